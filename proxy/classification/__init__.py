@@ -1,0 +1,1 @@
+"""What an alert means: rules, models, and the service that asks them within a budget."""

@@ -1,0 +1,152 @@
+"""What a model must answer, and how its answer becomes a Classification.
+
+A model's words are not trusted: labels come from closed sets or not at all, text is for people to read and carries
+no control characters, links or tags. Pure functions, used on both sides of the worker's socket.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final, NoReturn, TypeVar
+
+from proxy.classification.classification import (
+    RECOMMENDATION_LENGTH,
+    RECOMMENDATIONS,
+    SUMMARY_LENGTH,
+    Category,
+    Classification,
+    Confidence,
+    Severity,
+    Source,
+)
+from proxy.errors import ClassifierInvalidAnswer
+
+# Labels first: an answer that breaks off, or is read as it comes, has said what routing needs.
+SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "severity": {"type": "string", "enum": [s.value for s in Severity]},
+        "category": {"type": "string", "enum": [c.value for c in Category]},
+        "confidence": {"type": "string", "enum": [c.value for c in Confidence]},
+        "summary": {"type": "string", "description": f"One sentence, at most {SUMMARY_LENGTH} characters."},
+        "recommendations": {
+            "type": "array",
+            "items": {"type": "string"},
+            # In words: strict mode of several providers refuses maxItems and maxLength.
+            "description": f"At most {RECOMMENDATIONS} steps, each at most {RECOMMENDATION_LENGTH} characters.",
+        },
+    },
+    # Strict mode wants every member required; `parse` does without the last two.
+    "required": ["severity", "category", "confidence", "summary", "recommendations"],
+    "additionalProperties": False,
+}
+"""JSON schema of the answer: one flat object."""
+
+TEXT_LIMIT: Final = 64 * 1024
+"""Characters of an answer that are looked at."""
+
+# Beyond this many opening braces that start no object it is no answer, and looking on would be quadratic.
+_CANDIDATES = 100
+_PROSE_LIMIT = 1000
+
+_Label = TypeVar("_Label", bound=StrEnum)
+
+
+def parse(text: str, model: str) -> Classification:
+    """Return the verdict in a model's answer: the first JSON object in `text`, whatever stands around it.
+
+    `model` is the name the verdict will carry. Raises ClassifierInvalidAnswer, never with the answer's words.
+    """
+    return verdict(_first_object(text[:TEXT_LIMIT]), model)
+
+
+def verdict(members: Mapping[str, object], model: str) -> Classification:
+    """Return the verdict that the members of an answer's object make.
+
+    severity, category and confidence must be there and known (case and surrounding spaces do not matter).
+    A summary or recommendations of a wrong type are dropped, and members that are not ours ignored.
+    Raises ClassifierInvalidAnswer.
+    """
+    steps = members.get("recommendations")
+    return Classification(
+        severity=_label(members, "severity", Severity),
+        category=_label(members, "category", Category),
+        confidence=_label(members, "confidence", Confidence),
+        source=Source.LLM,
+        summary=_prose(members.get("summary")),
+        recommendations=tuple(_prose(step) for step in steps) if isinstance(steps, list) else (),
+        model=model,
+    )
+
+
+def members(classification: Classification) -> dict[str, object]:
+    """Return the members of an answer's object that says the same; `verdict` is the way back."""
+    return {
+        "severity": classification.severity.value,
+        "category": classification.category.value,
+        "confidence": classification.confidence.value,
+        "summary": classification.summary,
+        "recommendations": list(classification.recommendations),
+    }
+
+
+def _label(members: Mapping[str, object], name: str, known: type[_Label]) -> _Label:
+    value = members.get(name)
+    if not isinstance(value, str):
+        raise ClassifierInvalidAnswer(f"no {name}")
+    try:
+        return known(value.strip().lower())
+    except ValueError:
+        raise ClassifierInvalidAnswer(f"unknown {name}") from None
+
+
+def _not_json(_: str) -> NoReturn:
+    raise ValueError
+
+
+# NaN and Infinity are Python's, not JSON's.
+_DECODER = json.JSONDecoder(parse_constant=_not_json)
+
+
+def _first_object(text: str) -> dict[str, object]:
+    start = text.find("{")
+    for _ in range(_CANDIDATES):
+        if start < 0:
+            break
+        try:
+            found, _end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):  # also a number of too many digits, and nesting without end
+            start = text.find("{", start + 1)
+        else:
+            assert isinstance(found, dict)  # noqa: S101 - what begins with a brace is an object
+            return found
+    raise ClassifierInvalidAnswer("no JSON object")
+
+
+# What would make a text more than words in a chat, a mail or a browser, in the order of removal. Of a link, the words
+# stay.
+_MARKUP = (
+    (re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)"), r"\1"),
+    (re.compile(r"</?[A-Za-z!?][^<>]*>"), " "),
+    (re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S*"), " "),
+    (re.compile(r"\bwww\.\S+", re.IGNORECASE), " "),
+    (re.compile(r"\b(?:javascript|vbscript|mailto|data):\S+", re.IGNORECASE), " "),
+)
+
+
+def _prose(value: object) -> str:
+    """Return plain words; empty for what is no string. Control characters are Classification's to remove."""
+    if not isinstance(value, str):
+        return ""
+    text = value[:_PROSE_LIMIT]
+    while (plain := _without_markup(text)) != text:  # what is taken out may bring together what it kept apart
+        text = plain
+    return " ".join(text.split())
+
+
+def _without_markup(text: str) -> str:
+    """Return `text` after the first removal that changes it: a link is undone before its address is taken for one."""
+    return next((less for pattern, kept in _MARKUP if (less := pattern.sub(kept, text)) != text), text)

@@ -1,0 +1,146 @@
+"""What the parent and the model worker say to each other over their socket.
+
+    parent → child                      child → parent
+    Configure (first, once)             Ready | Unusable
+    Ask                                 Answered | Failed
+    Cancel                              (nothing: a cancelled call is not answered)
+                                        Crashed (last, before the child exits by itself)
+
+A frame is four bytes of length (big endian) and a JSON object, at most FRAME_LIMIT bytes of it; its member `type`
+names the message. The end of the stream ends the child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from proxy.errors import (
+    ClassifierBusy,
+    ClassifierError,
+    ClassifierInvalidAnswer,
+    ClassifierRateLimited,
+    ClassifierRejected,
+    ClassifierTimeout,
+    ClassifierUnavailable,
+    ClassifierUnusable,
+)
+
+FRAME_LIMIT: Final = 1024 * 1024
+"""Bytes of JSON in one frame."""
+
+_LENGTH = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """All the child needs to know. Carries the key: it is in no argument and no variable that others can read."""
+
+    provider: str
+    model: str
+    api_key: str = field(repr=False)
+    base_url: str | None
+    max_retries: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    call: int
+    messages: Sequence[Mapping[str, str]] = field(repr=False)
+    seconds: float
+    """What is left of the call's time, retries included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    version: str
+    """Of LiteLLM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    why: str
+    """For the operator; without the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    call: int
+    members: Mapping[str, object] = field(repr=False)
+    """See `answers.members`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    call: int
+    reason: str
+    """Of the ClassifierError."""
+    detail: str
+    """Names of exception classes and HTTP statuses; never their messages, which may hold the key or the prompt."""
+
+    def error(self) -> ClassifierError:
+        """Return the error that this reports; an unknown reason counts as a refusal, which is not tried again."""
+        return _ERRORS.get(self.reason, ClassifierRejected)(self.detail[:200])
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    error: str
+    """The class name of what ended the child."""
+
+
+Message = Configure | Ask | Cancel | Ready | Unusable | Answered | Failed | Crashed
+
+_MESSAGES: Mapping[str, type[Message]] = {
+    kind.__name__: kind for kind in (Configure, Ask, Cancel, Ready, Unusable, Answered, Failed, Crashed)
+}
+_ERRORS: Mapping[str, type[ClassifierError]] = {
+    kind.reason: kind
+    for kind in (
+        ClassifierUnusable,
+        ClassifierRejected,
+        ClassifierRateLimited,
+        ClassifierTimeout,
+        ClassifierUnavailable,
+        ClassifierBusy,
+        ClassifierInvalidAnswer,
+    )
+}
+
+
+class ProtocolError(Exception):
+    """The other side does not speak this protocol. Nothing more can be read from it."""
+
+
+def encode(message: Message) -> bytes:
+    """Return the frame that carries `message`. Raises ProtocolError when it is too big."""
+    body = json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+    if len(body) > FRAME_LIMIT:
+        raise ProtocolError(f"a frame of {len(body)} bytes")
+    return _LENGTH.pack(len(body)) + body
+
+
+async def receive(reader: asyncio.StreamReader) -> Message | None:
+    """Return the next message, or None at the end of the stream. Raises ProtocolError."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if length > FRAME_LIMIT:
+            raise ProtocolError(f"a frame of {length} bytes")
+        body = await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    try:
+        members: dict[str, Any] = json.loads(body)
+        return _MESSAGES[members.pop("type")](**members)
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ProtocolError(type(exc).__name__) from None

@@ -1,0 +1,129 @@
+"""The command line. Bare flags mean `serve`.
+
+Exit 0: fine; 1: the check or the work failed; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from proxy import __version__, config
+from proxy.errors import ConfigError
+from proxy.telemetry import configure_logging
+
+PROGRAM: Final = "alertmanager-ai-proxy"
+_KEY_PREFIX: Final = "setting:"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` (default: the process's arguments) names; return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "serve")
+    arguments = _parser().parse_args(words)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigError as exc:
+        for problem in exc.problems:
+            print(problem, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="A transparent proxy in front of Alertmanager that adds AI labels and annotations to alerts.",
+        epilog=f"Without a command: serve. `{PROGRAM} serve --help` lists the settings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the proxy (the default)", allow_abbrev=False)
+    serve.set_defaults(run=_serve)
+    serve.add_argument("--version", action="version", version=_version())
+    serve.add_argument("--config.file", dest="file", type=Path, metavar="FILE", help="settings in YAML")
+    for flag in config.flags():
+        default = f" (default: {flag.default})" if flag.default else ""
+        setting = serve.add_argument(
+            flag.name,
+            dest=_KEY_PREFIX + flag.key,
+            action="append",
+            metavar=flag.metavar,
+            help=argparse.SUPPRESS if flag.is_secret else (flag.help + default).replace("%", "%%"),
+        )
+        if flag.is_bool or flag.is_secret:
+            setting.nargs, setting.const = "?", "true" if flag.is_bool else ""
+
+    check = commands.add_parser("check-config", help="check a settings file and leave", allow_abbrev=False)
+    check.set_defaults(run=_check_config)
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: print all settings")
+
+    demo = commands.add_parser(
+        "demo", help="run Prometheus, the proxy and Alertmanager, and watch alerts being routed", allow_abbrev=False
+    )
+    demo.set_defaults(run=_demo)
+    demo.add_argument("--once", action="store_true", help="end by itself; exit 0 when an AI label routed an alert")
+    demo.add_argument("--model", choices=["local"], help="local: start a small model on this machine")
+
+    version = commands.add_parser("version", help="print the version", allow_abbrev=False)
+    version.set_defaults(run=_print_version)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    flags: Mapping[str, Sequence[str]] = {
+        name.removeprefix(_KEY_PREFIX): values
+        for name, values in vars(arguments).items()
+        if name.startswith(_KEY_PREFIX) and values is not None
+    }
+    loaded = config.load(arguments.file, environ=os.environ, flags=flags)
+    configure_logging(loaded.settings.log.level, loaded.settings.log.format)
+    log = structlog.get_logger(__name__)
+    for warning in loaded.warnings:
+        log.warning("configuration", problem=warning)
+
+    from proxy import app  # late: the other commands need no web server
+
+    try:
+        asyncio.run(app.serve(loaded.settings))
+    except OSError as exc:
+        log.error("cannot start", error=exc.strerror or str(exc))
+        return 1
+    return 0
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    loaded = config.load(arguments.file, environ=os.environ)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments.output == "json":
+        print(json.dumps(config.masked(loaded.settings), indent=2))
+    else:
+        print(f"{arguments.file}: OK")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from proxy import demo  # late: nothing else needs it
+
+    return demo.run(once=arguments.once, model=arguments.model)
+
+
+def _print_version(_: argparse.Namespace) -> int:
+    print(_version())
+    return 0
+
+
+def _version() -> str:
+    return f"{PROGRAM} {__version__} (Python {sys.version.split()[0]})"

@@ -1,0 +1,39 @@
+"""The settings: declared in `settings`, loaded from `sources`, listed by `flags`, `reference` and `masked`."""
+
+from __future__ import annotations
+
+from proxy.config.catalog import Flag, flags, masked, reference
+from proxy.config.kinds import Address, Secret, format_duration
+from proxy.config.settings import (
+    Alertmanager,
+    Enrichment,
+    Llm,
+    Log,
+    LogFormat,
+    LogLevel,
+    Settings,
+    Store,
+    Web,
+)
+from proxy.config.sources import Loaded, load
+
+__all__ = [
+    "Address",
+    "Alertmanager",
+    "Enrichment",
+    "Flag",
+    "Llm",
+    "Loaded",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "Secret",
+    "Settings",
+    "Store",
+    "Web",
+    "flags",
+    "format_duration",
+    "load",
+    "masked",
+    "reference",
+]

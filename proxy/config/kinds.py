@@ -1,0 +1,396 @@
+"""What declarations are made of: sections, and the kinds of values a setting can have.
+
+A kind reads text. A scalar of the YAML file, a variable and a flag are all taken as they were written, so each source
+understands the same spellings, and YAML's own opinions (`off` is False, `1:30` is 90) play no part.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from proxy.matchers import parse_matchers
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+
+class Section(BaseModel):
+    """Settings that belong together; its docstring introduces them in the reference.
+
+    Each field is a setting or a section in turn, and has a default.
+    """
+
+    # Inputs are hidden because they may be secrets.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Secret:
+    """A value that is never printed. Empty means not given, and is falsy."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return SecretKind().__get_pydantic_core_schema__(source, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    """Empty for all interfaces; an IPv6 address stands without its brackets."""
+    port: int
+    """0 for any free one."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Kind(ABC, Generic[T]):
+    """How one kind of value is read from text, shown and described."""
+
+    python_type: type[T]
+    name: str
+    """In the reference's type column."""
+    metavar: str
+    """In the help of the flag."""
+    want: str
+    """Closes messages about bad values."""
+
+    def parse(self, text: str) -> T:
+        """Return the value `text` stands for. Raises ValueError with a message for the operator."""
+        text = text.strip()
+        if not text:
+            raise ValueError(f"is empty, {self.want}")
+        return self._parse(text)
+
+    @abstractmethod
+    def _parse(self, text: str) -> T: ...
+
+    def show(self, value: T) -> str:
+        """Return text from which `parse` makes `value` again."""
+        return str(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def _validate(self, value: object) -> T:
+        if isinstance(value, self.python_type):
+            return self.parse(self.show(value))
+        if isinstance(value, str):
+            return self.parse(value)
+        raise ValueError(self.want)
+
+
+class TextKind(Kind[str]):
+    python_type = str
+    name = "text"
+    metavar = "TEXT"
+    want = "want some text"
+
+    def _parse(self, text: str) -> str:
+        return text
+
+
+class BooleanKind(Kind[bool]):
+    python_type = bool
+    name = "true or false"
+    metavar = "true|false"
+    want = "want true or false"
+
+    def _parse(self, text: str) -> bool:
+        match text.lower():
+            case "true" | "yes" | "on" | "1":
+                return True
+            case "false" | "no" | "off" | "0":
+                return False
+        raise ValueError(f"bad value {text!r}, {self.want}")
+
+    def show(self, value: bool) -> str:
+        return "true" if value else "false"
+
+
+class Between(Kind[int]):
+    """A whole number, both ends included."""
+
+    python_type = int
+    metavar = "NUMBER"
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+        self.name = f"number, {low} to {high}"
+        self.want = f"want a whole number from {low} to {high}"
+
+    def _parse(self, text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            raise ValueError(f"bad number {text!r}, {self.want}")
+        if not self._low <= int(text) <= self._high:
+            raise ValueError(f"{text} is out of range, {self.want}")
+        return int(text)
+
+
+class ChoiceKind(Kind[E]):
+    """One member of a StrEnum, in any case."""
+
+    def __init__(self, choices: type[E]) -> None:
+        self.python_type = choices
+        self._values = [member.value for member in choices]
+        self.name = ", ".join(f"`{value}`" for value in self._values)
+        self.metavar = "|".join(self._values)
+        self.want = f"want one of {', '.join(self._values)}"
+
+    def _parse(self, text: str) -> E:
+        value = text.lower()
+        if value == "false":
+            value = "off"  # what a bare `off` becomes on its way through Helm's or Ansible's YAML
+        if value not in self._values:
+            raise ValueError(f"unknown value {text!r}, {self.want}{did_you_mean(closest(value, self._values))}")
+        return self.python_type(value)
+
+
+class DurationKind(Kind[timedelta]):
+    python_type = timedelta
+    name = "duration"
+    metavar = "DURATION"
+    want = "want for example 30s"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
+    def _parse(self, text: str) -> timedelta:
+        bad = f"bad duration {text!r}"
+        if re.fullmatch(r"[0-9.]+", text):
+            raise ValueError(f"{bad}, it needs a unit: ms, s, m, h, d or w; {self.want}")
+        if text.startswith("-"):
+            raise ValueError(f"{bad}, it cannot be negative; {self.want}")
+        found = _DURATION.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{bad}, {self.want}")
+        weeks, days, hours, minutes, seconds, milliseconds = (int(part or 0) for part in found.groups())
+        try:
+            value = timedelta(
+                weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds
+            )
+        except OverflowError:
+            raise ValueError(f"{bad}, it is too long; {self.want}") from None
+        if not value and not self._zero:
+            raise ValueError(f"{bad}, it must be longer than zero; {self.want}")
+        return value
+
+    def show(self, value: timedelta) -> str:
+        return format_duration(value)
+
+
+# As in Prometheus: whole numbers, the larger unit first.
+_DURATION = re.compile(
+    r"(?:(\d{1,12})w)?(?:(\d{1,12})d)?(?:(\d{1,12})h)?(?:(\d{1,12})m)?(?:(\d{1,12})s)?(?:(\d{1,12})ms)?", re.ASCII
+)
+
+
+def format_duration(value: timedelta) -> str:
+    """Return `value` as it is written in a configuration, to the millisecond: `500ms`, `1h30m`, `24h`, `7d`."""
+    milliseconds = value // timedelta(milliseconds=1)
+    units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)]
+    if milliseconds < 2 * 86_400_000:
+        units = units[1:]  # people say 24h and 36h, and days from two days on
+    text = ""
+    for unit, size in units:
+        count, milliseconds = divmod(milliseconds, size)
+        if count:
+            text += f"{count}{unit}"
+    return text or "0s"
+
+
+class AddressKind(Kind[Address]):
+    python_type = Address
+    name = "address"
+    metavar = "HOST:PORT"
+    want = "want for example :19093, 127.0.0.1:19093 or [::1]:19093"
+
+    def _parse(self, text: str) -> Address:
+        found = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})", text)
+        if found is None or int(found["port"]) > 65535:
+            raise ValueError(f"bad address {text!r}, {self.want}")
+        if found["v6"] is not None:
+            try:
+                ipaddress.IPv6Address(found["v6"])
+            except ValueError:
+                raise ValueError(f"bad IPv6 address in {text!r}, {self.want}") from None
+        return Address(found["host"] if found["v6"] is None else found["v6"], int(found["port"]))
+
+
+class UrlKind(Kind[str]):
+    """An http or https URL; kept without a slash at its end."""
+
+    python_type = str
+    name = "URL"
+    metavar = "URL"
+    want = "want for example http://127.0.0.1:9093"
+
+    def _parse(self, text: str) -> str:
+        # What may be a password or a token is not repeated in a message.
+        if "@" in text:
+            raise ValueError(f"a URL with a user and password would show up in logs, leave them out; {self.want}")
+        if "?" in text or "#" in text:
+            raise ValueError(f"a URL here has no query and no fragment (? and #), {self.want}")
+        bad = f"bad URL {text!r}, {self.want}"
+        if re.search(r"[\s\\\x00-\x1f\x7f]", text):
+            raise ValueError(bad)
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number, or half an IPv6 address
+            usable = False
+        if not usable:
+            raise ValueError(bad)
+        return text.rstrip("/")
+
+
+class StoreUrlKind(Kind[str]):
+    python_type = str
+    name = "store URL"
+    metavar = "URL"
+    want = "want memory:"
+
+    def _parse(self, text: str) -> str:
+        if text != "memory:":
+            # Not repeated: the URL of a database often holds its password.
+            raise ValueError(f"no such kind of store, {self.want} (decisions are kept in this process alone)")
+        return text
+
+
+class MatchersKind(Kind[str]):
+    """A list of matchers as Alertmanager writes it, checked and kept as text."""
+
+    python_type = str
+    name = "matchers"
+    metavar = "MATCHERS"
+    want = 'want for example alertname=~"Watchdog|InfoInhibitor"'
+
+    def _parse(self, text: str) -> str:
+        if not parse_matchers(text):
+            raise ValueError(f"no matcher in {text!r}, which would take in every alert; {self.want}")
+        return text
+
+
+class AddedLabelKind(Kind[str]):
+    """The name of a label we add."""
+
+    python_type = str
+    name = "label name"
+    metavar = "NAME"
+    want = "want for example ai_severity"
+
+    def _parse(self, text: str) -> str:
+        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", text):
+            raise ValueError(f"bad label name {text!r}, it is made of letters, digits and _; {self.want}")
+        if text.startswith("__"):
+            raise ValueError(f"{text!r} is a name for Prometheus' own use, {self.want}")
+        if text in ("severity", "alertname"):
+            raise ValueError(f"{text!r} is the author's and never touched, {self.want}")
+        return text
+
+
+class NamePrefixKind(Kind[str]):
+    python_type = str
+    name = "name prefix"
+    metavar = "PREFIX"
+    want = "want for example ai_"
+
+    def _parse(self, text: str) -> str:
+        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", text):
+            raise ValueError(f"bad prefix {text!r}, it is made of letters, digits and _; {self.want}")
+        return text
+
+
+class FileKind(Kind[Path]):
+    """The path of a file; `~` stands for itself."""
+
+    python_type = Path
+    name = "file"
+    metavar = "FILE"
+    want = "want the path of a file"
+
+    def _parse(self, text: str) -> Path:
+        return Path(text)
+
+
+class SecretKind(Kind[Secret]):
+    python_type = Secret
+    name = "secret"
+    metavar = "SECRET"
+    want = "want some text"
+
+    def __init__(self, *, needed: bool = True) -> None:
+        self.needed = needed
+        """False: a file of the secret that cannot be read is a warning, and the secret stays empty."""
+
+    def parse(self, text: str) -> Secret:
+        # The line feed that `echo` and editors leave behind is never meant, and breaks HTTP headers.
+        return Secret(text.rstrip("\r\n"))
+
+    _parse = parse
+
+    def show(self, value: Secret) -> str:
+        return repr(value) if value else ""
+
+    def _validate(self, value: object) -> Secret:
+        if isinstance(value, Secret):
+            return value
+        raise ValueError("want a Secret")
+
+
+Duration = Annotated[timedelta, DurationKind()]
+Listen = Annotated[Address, AddressKind()]
+Url = Annotated[str, UrlKind()]
+StoreUrl = Annotated[str, StoreUrlKind()]
+Matchers = Annotated[str, MatchersKind()]
+AddedLabel = Annotated[str, AddedLabelKind()]
+NamePrefix = Annotated[str, NamePrefixKind()]
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """Return the one of `words` that `word` may be a slip of; empty when none is close."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1)), "")
+
+
+def did_you_mean(word: str) -> str:
+    """Return the end of a message that suggests `word`, if there is one."""
+    return f"; did you mean {word}?" if word else ""

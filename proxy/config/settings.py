@@ -1,0 +1,202 @@
+"""The settings, each declared once: here.
+
+A field is its YAML key, its variable, its flag and its row of the reference:
+
+    class Llm(Section):
+        timeout: Duration = ...     llm.timeout | LLM_TIMEOUT | --llm.timeout | docs/reference/configuration.md
+
+A secret has no flag, and a companion that names a file with it: `api_key` brings `api_key_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from proxy.config.kinds import (
+    AddedLabel,
+    Address,
+    Between,
+    Duration,
+    Listen,
+    Matchers,
+    NamePrefix,
+    Secret,
+    SecretKind,
+    Section,
+    StoreUrl,
+    Url,
+    format_duration,
+)
+from proxy.policy import Mode, SeverityFloor
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    LOGFMT = "logfmt"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Web(Section):
+    """The two listeners: one is Alertmanager's whole surface, one is the proxy's own."""
+
+    listen_address: Listen = Field(
+        default=Address("", 19093),
+        description="Where alerts, and everything else meant for Alertmanager, come in. Port 0 takes a free one.",
+    )
+    admin_listen_address: Listen = Field(
+        default=Address("127.0.0.1", 19094),
+        description="Where the proxy's own API, metrics and web page are. Port 0 takes a free one.",
+    )
+    admin_token: Secret = Field(
+        default=Secret(),
+        description="Bearer token for the admin listener. Without one, an admin listener that is reachable from "
+        "other hosts gives out its health and metrics alone.",
+    )
+
+
+class Alertmanager(Section):
+    """The Alertmanager that alerts are forwarded to."""
+
+    url: Url = Field(
+        default="http://127.0.0.1:9093",
+        description="Its address. A path in it is the prefix of the proxy's own requests; "
+        "the paths of incoming requests are never rewritten.",
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=9),
+        description="Time for Alertmanager's answer, counted from the last byte of the incoming request, waiting "
+        "for the model included. Prometheus gives up after 10s by default.",
+    )
+
+
+class Enrichment(Section):
+    """What is added to which alerts."""
+
+    mode: Mode = Field(
+        default=Mode.TRANSPARENT,
+        description="`transparent` forwards the same bytes, `transparent_with_recommendations` adds annotations, "
+        "`enriched` adds labels too.",
+    )
+    budget: Duration = Field(
+        default=timedelta(seconds=3),
+        description="The longest a POST waits for the model, once for all alerts in it. "
+        "Shorter than `alertmanager.timeout`.",
+    )
+    skip: tuple[Matchers, ...] = Field(
+        default=('alertname=~"Watchdog|InfoInhibitor"', 'alertname=~"AlertmanagerAIProxy.*"'),
+        description="Alerts that are forwarded as they are. An alert is skipped when all matchers of one entry hold. "
+        "The default leaves out alerts that are only signals, and the proxy's own.",
+    )
+    severity_floor: SeverityFloor = Field(
+        default=SeverityFloor.CRITICAL,
+        description="How far the model may lower the author's severity: `critical` keeps authored criticals "
+        "critical, `author` never goes below the author, `off` sets no limit.",
+    )
+    severity_label: AddedLabel = Field(default="ai_severity", description="Name of the label that holds the severity.")
+    category_label: AddedLabel = Field(default="ai_category", description="Name of the label that holds the category.")
+    annotation_prefix: NamePrefix = Field(
+        default="ai_", description="What the names of added annotations begin with, as in `ai_summary`."
+    )
+
+
+class Store(Section):
+    """Where decisions about alerts are remembered."""
+
+    url: StoreUrl = Field(default="memory:", description="`memory:` keeps them in this process alone.")
+
+
+class Llm(Section):
+    """The model that is asked."""
+
+    enabled: bool = Field(default=False, description="Whether a model is asked. If not, the rules alone decide.")
+    provider: str = Field(
+        default="openai", description="`openai`, `anthropic`, `gemini`, `ollama`, or any other provider LiteLLM knows."
+    )
+    model: str = Field(default="gpt-4o", description="The model's name, as the provider spells it.")
+    api_key: Annotated[Secret, SecretKind(needed=False)] = Field(
+        default=Secret(), description="The provider's API key. Needed unless the provider takes none."
+    )
+    base_url: Url | None = Field(
+        default=None, description="Where the provider's API is, when not at its usual address."
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=30), description="Time the model has to answer, retries included."
+    )
+    max_retries: Annotated[int, Between(0, 10)] = Field(
+        default=3, description="How often a call is tried again after an error that may pass."
+    )
+    enable_cache: bool = Field(
+        default=True,
+        description="Whether alerts of a class share one answer. If not, what was decided about an alert stays "
+        "all the same.",
+    )
+    cache_ttl: Duration = Field(default=timedelta(hours=24), description="How long the answer for a class is used.")
+    enable_fallback: bool = Field(
+        default=True,
+        description="Whether the rules decide when the model has no answer within the budget. If not, such an alert "
+        "is forwarded bare, and stays bare for its life.",
+    )
+    concurrency: Annotated[int, Between(1, 64)] = Field(default=4, description="How many calls run at once.")
+    max_tokens: Annotated[int, Between(50, 4000)] = Field(default=400, description="The longest answer, in tokens.")
+
+
+class Log(Section):
+    """What the proxy says about itself, on standard error."""
+
+    level: LogLevel = Field(default=LogLevel.INFO, description="The least serious events that are logged.")
+    format: LogFormat = Field(default=LogFormat.LOGFMT, description="`console` is for people, with colours.")
+
+
+class Remark(NamedTuple):
+    """Something to say about several settings at once."""
+
+    keys: tuple[str, ...]
+    """The first one that was given lends the remark its origin."""
+    message: str
+
+
+class Settings(Section):
+    web: Web = Web()
+    alertmanager: Alertmanager = Alertmanager()
+    enrichment: Enrichment = Enrichment()
+    store: Store = Store()
+    llm: Llm = Llm()
+    log: Log = Log()
+
+    def conflicts(self) -> Iterator[Remark]:
+        """Yield what makes values unusable together that are fine alone."""
+        budget, timeout = self.enrichment.budget, self.alertmanager.timeout
+        if budget >= timeout:
+            yield Remark(
+                ("enrichment.budget", "alertmanager.timeout"),
+                f"enrichment.budget ({format_duration(budget)}) must be shorter than alertmanager.timeout "
+                f"({format_duration(timeout)}), or no time is left to forward the alert",
+            )
+        if self.enrichment.severity_label == self.enrichment.category_label:
+            yield Remark(
+                ("enrichment.severity_label", "enrichment.category_label"),
+                "enrichment.severity_label and enrichment.category_label are both "
+                f"{self.enrichment.severity_label!r}, give them different names",
+            )
+
+    def cautions(self) -> Iterator[Remark]:
+        """Yield what is allowed and yet worth a warning."""
+        timeout = self.alertmanager.timeout
+        if timeout >= timedelta(seconds=10):
+            yield Remark(
+                ("alertmanager.timeout",),
+                f"alertmanager.timeout ({format_duration(timeout)}) should be below 10s: Prometheus gives up by then "
+                "unless told otherwise, and drops what it cannot send",
+            )

@@ -1,0 +1,1 @@
+"""What was decided about an alert, kept for as long as the alert lives."""

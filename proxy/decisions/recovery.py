@@ -1,0 +1,132 @@
+"""Recovers decisions from what Alertmanager holds: its alerts show the labels that were added to them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from proxy.alert import Alert
+from proxy.classification.allowance import WaitingAllowance
+from proxy.decisions.decider import Decider
+from proxy.decisions.decision import Decision, Names
+from proxy.errors import UpstreamError
+
+log = structlog.get_logger(__name__)
+
+RETRY: Final = 2.0
+"""Seconds between attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAlert:
+    """An alert as Alertmanager lists it: active, silenced or inhibited."""
+
+    alert: Alert
+    updated_at: datetime
+
+
+class Alertmanager(Protocol):
+    """Alertmanager, asked on our own account."""
+
+    async def alerts(self) -> Sequence[HeldAlert]:
+        """Return all it holds. Raises UpstreamError with a text for the operator."""
+        ...
+
+
+class Recovery:
+    """Runs at every start and at every switch of the mode, in every mode, until it has succeeded.
+
+    Until then nobody knows which labels Alertmanager's alerts carry, so new alerts get only what every proxy would
+    decide alike: the rules' labels.
+    """
+
+    def __init__(
+        self,
+        alertmanager: Alertmanager,
+        decider: Decider,
+        names: Names,
+        allowance: WaitingAllowance,
+        *,
+        on_outcome: Callable[[bool], None],
+        monotonic: Callable[[], float] = time.monotonic,
+        retry: float = RETRY,
+    ) -> None:
+        self._alertmanager = alertmanager
+        self._decider = decider
+        self._names = names
+        self._allowance = allowance
+        self._on_outcome = on_outcome
+        self._monotonic = monotonic
+        self._retry = retry
+        self._attempted = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self.done = False
+        """Whether what Alertmanager held is known."""
+
+    async def run(self) -> None:
+        """Recover, and do so again whenever `again` asks; the owner cancels it."""
+        failing = False
+        while True:
+            await self._wanted.wait()
+            try:
+                await self._recover()
+            except UpstreamError as exc:
+                if not failing:
+                    log.error(
+                        "cannot read Alertmanager's alerts: until this works, new alerts get the labels of the rules,"
+                        " and alerts labelled before the start may page again",
+                        error=str(exc),
+                    )
+                failing = True
+                self._on_outcome(False)
+                self._attempted.set()
+                await asyncio.sleep(self._retry)
+            else:
+                failing, self.done = False, True
+                self._wanted.clear()
+                self._on_outcome(True)
+                self._attempted.set()
+
+    async def again(self) -> None:
+        """Ask Alertmanager once more, and return when it was asked; `done` tells whether it answered."""
+        self.done = False
+        self._attempted.clear()
+        self._wanted.set()
+        await self._attempted.wait()
+
+    async def settled(self, at_most: float) -> float:
+        """Wait for the attempt under way, if none has ended yet; return the seconds that were spent."""
+        if self._attempted.is_set():
+            return 0.0
+        granted, begun = self._allowance.take(at_most), self._monotonic()
+        try:
+            async with asyncio.timeout(granted):
+                await self._attempted.wait()
+        except TimeoutError:
+            pass
+        spent = self._monotonic() - begun
+        self._allowance.give_back(granted - spent)
+        return spent
+
+    async def _recover(self) -> None:
+        found: dict[bytes, tuple[datetime, Alert, Decision]] = {}
+        for held in await self._alertmanager.alerts():
+            labels, ours, text = self._names.recognise(held.alert.labels, held.alert.annotations)
+            original = Alert(labels, held.alert.annotations, held.alert.starts_at, held.alert.ends_at)
+            earlier = found.get(original.identity)
+            # Two variants of one alert: the one refreshed last is the one that is being sent.
+            if earlier is None or earlier[0] < held.updated_at:
+                found[original.identity] = held.updated_at, original, Decision(original.identity, ours, text)
+        await self._decider.restore([(alert, decision) for _, alert, decision in found.values()])
+        log.info(
+            "recovered what Alertmanager holds",
+            alerts=len(found),
+            labelled=sum(bool(decision.labels) for _, _, decision in found.values()),
+        )

@@ -1,0 +1,1 @@
+"""Where decisions are kept; chosen by `store.url`."""

@@ -1,0 +1,95 @@
+"""The errors of this product, and what each branch leads to.
+
+ProxyError
+├── ConfigError          the start (or the check) ends with exit 1; carries every mistake found, one a line
+├── DecodeError          the body is forwarded as it came, Alertmanager judges it
+├── StoreError           memory carries on; counted
+├── UpstreamError        the sender gets 502 or 504; nothing was acknowledged
+│   └── UpstreamTimeout
+└── ClassifierError      the rules decide; `reason` labels the metric
+    ├── ClassifierUnusable       cannot work as configured; needs a person
+    ├── ClassifierRejected       the provider refused this request (key, model name, content)
+    ├── ClassifierRateLimited    retryable
+    ├── ClassifierTimeout        retryable
+    ├── ClassifierUnavailable    retryable: provider or worker down
+    ├── ClassifierBusy           our own queue is full
+    └── ClassifierInvalidAnswer  an answer that is no verdict
+
+A library's exceptions stop in the adapter that calls it. Messages never carry a prompt, a key or a model's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class ConfigError(ProxyError):
+    """The settings cannot be used."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+        """Each begins with where it stands (`config.yaml:7`, `LLM_TIMEOUT`, `--llm.timeout`) and says what to do."""
+
+
+class DecodeError(ProxyError):
+    """The body of a POST is not an array of alerts as far as we understand it."""
+
+
+class StoreError(ProxyError):
+    """A decision store cannot answer."""
+
+
+class UpstreamError(ProxyError):
+    """Alertmanager gave no answer."""
+
+    status: ClassVar[int] = 502
+
+
+class UpstreamTimeout(UpstreamError):
+    """Alertmanager gave no answer in time."""
+
+    status = 504
+
+
+class ClassifierError(ProxyError):
+    """A classifier has no verdict."""
+
+    reason: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class ClassifierUnusable(ClassifierError):
+    reason = "unusable"
+
+
+class ClassifierRejected(ClassifierError):
+    reason = "rejected"
+
+
+class ClassifierRateLimited(ClassifierError):
+    reason = "rate_limited"
+    retryable = True
+
+
+class ClassifierTimeout(ClassifierError):
+    reason = "timeout"
+    retryable = True
+
+
+class ClassifierUnavailable(ClassifierError):
+    reason = "unavailable"
+    retryable = True
+
+
+class ClassifierBusy(ClassifierError):
+    reason = "busy"
+
+
+class ClassifierInvalidAnswer(ClassifierError):
+    reason = "invalid_answer"

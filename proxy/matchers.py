@@ -1,0 +1,167 @@
+"""Alertmanager's matchers: which alerts a setting or a rule is about.
+
+    matchers  = "{" list "}" | list
+    list      = [ matcher { "," matcher } [ "," ] ]
+    matcher   = name op value                       with any whitespace around each
+    name      = [a-zA-Z_:][a-zA-Z0-9_:]*  |  quoted (for UTF-8 names)
+    op        = "="  equal        "!="  not equal
+                "=~" matches      "!~"  does not match
+    value     = quoted  |  bare (no quote, comma or brace; may be empty)
+    quoted    = '"' … '"'   with \\" for a quote, \\\\ for a backslash, \\n for a line feed; commas stand for themselves
+
+    severity="critical"
+    {alertname=~"Watchdog|InfoInhibitor", team!="", }
+    instance=~db-[0-9]+, cluster=eu
+
+A label an alert does not have is the empty string: `team=""` holds for alerts without a team. A regular expression
+matches the whole value, and its `.` no line feed, as in Alertmanager.
+
+Label values come from anywhere, and `(a+)+` on the wrong value would hold Python's `re` up for years. So patterns are
+RE2's, as in Alertmanager: one language, and time linear in the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import re2
+
+from proxy.alert import LabelSet
+
+PATTERN_LENGTH = 1000
+"""Longer regular expressions are refused."""
+
+
+class Op(StrEnum):
+    """How a matcher compares."""
+
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    REGEX = "=~"
+    NOT_REGEX = "!~"
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """One condition on one label. Raises ValueError for an unknown op, an empty name or an unusable pattern."""
+
+    name: str
+    op: Op
+    value: str
+    _pattern: Pattern | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError('a matcher needs a label name, for example alertname="Watchdog"')
+        object.__setattr__(self, "op", Op(self.op))
+        if self.op in (Op.REGEX, Op.NOT_REGEX):
+            object.__setattr__(self, "_pattern", Pattern(self.value))
+
+    def matches(self, labels: LabelSet) -> bool:
+        """Return whether the condition holds for `labels`."""
+        value = labels.get(self.name, "")
+        if self._pattern is None:
+            return (value == self.value) is (self.op is Op.EQUAL)
+        return self._pattern.fullmatch(value) is (self.op is Op.REGEX)
+
+    def __str__(self) -> str:
+        """Return the matcher as Alertmanager writes it; parse_matcher reads it back."""
+        name = self.name if _NAME.fullmatch(self.name) else _quoted(self.name)
+        return f"{name}{self.op}{_quoted(self.value)}"
+
+
+def matches_all(matchers: Iterable[Matcher], labels: LabelSet) -> bool:
+    """Return whether every matcher holds for `labels`; none at all hold for everything."""
+    return all(matcher.matches(labels) for matcher in matchers)
+
+
+def parse_matcher(text: str) -> Matcher:
+    """Return the one matcher `text` holds. Raises ValueError with what to write instead."""
+    found = parse_matchers(text)
+    if len(found) != 1:
+        raise ValueError(f"want one matcher, not {len(found)}, in {text!r}")
+    return found[0]
+
+
+def parse_matchers(text: str) -> tuple[Matcher, ...]:
+    """Return the matchers of `text`, in order; none for empty text. Raises ValueError with what to write instead."""
+    inner = text.strip()
+    if inner.startswith("{"):
+        if not inner.endswith("}"):
+            raise ValueError(f"missing }} at the end of {text!r}")
+        inner = inner[1:-1].rstrip()
+    found = []
+    at = 0
+    while at < len(inner):
+        token = _MATCHER.match(inner, at)
+        if token is None:
+            raise ValueError(
+                f'bad matcher at {inner[at:].strip()!r}: want name="value" with one of = != =~ !~; '
+                "quote values that hold quotes, commas or braces"
+            )
+        name, quoted_name, op, quoted_value, bare = token.groups()
+        found.append(
+            Matcher(
+                _unquoted(quoted_name) if name is None else name,
+                Op(op),
+                _unquoted(bare.strip() if quoted_value is None else quoted_value),
+            )
+        )
+        at = token.end()
+    return tuple(found)
+
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_MATCHER = re.compile(
+    r"""
+    \s* (?: ([a-zA-Z_:][a-zA-Z0-9_:]*) | "((?:[^"\\]|\\.)*)" )
+    \s* (=~|!~|!=|=)
+    \s* (?: "((?:[^"\\]|\\.)*)" \s* | ((?:[^",{}\\]|\\"?)*) )
+    (?: , \s* | \Z )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPED = re.compile(r'\\([n"\\])')
+
+
+def _unquoted(text: str) -> str:
+    # A backslash before anything else stands for itself: "\d+" is a pattern, as in Alertmanager.
+    return _ESCAPED.sub(lambda found: "\n" if found[1] == "n" else found[1], text)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+class Pattern:
+    """A regular expression of RE2, the language of Go and so of Alertmanager, in time linear in the text.
+
+    Raises ValueError for what RE2 cannot read: backreferences and lookaround among it, which have no linear time.
+    """
+
+    __slots__ = ("_compiled", "text")
+
+    def __init__(self, text: str, *, ignore_case: bool = False) -> None:
+        if len(text) > PATTERN_LENGTH:
+            raise ValueError(f"a regular expression longer than {PATTERN_LENGTH} characters: split it")
+        options = re2.Options()
+        options.case_sensitive = not ignore_case
+        options.log_errors = False
+        try:
+            self._compiled = re2.compile(text, options)
+        except re2.error as exc:
+            why = exc.args[0].decode() if isinstance(exc.args[0], bytes) else exc
+            raise ValueError(f"bad regular expression {text!r}: {why}") from None
+        self.text = text
+
+    def fullmatch(self, text: str) -> bool:
+        """Return whether the pattern describes all of `text`."""
+        return self._compiled.fullmatch(text) is not None
+
+    def search(self, text: str) -> bool:
+        """Return whether the pattern describes some part of `text`."""
+        return self._compiled.search(text) is not None

@@ -1,0 +1,130 @@
+"""Metrics and logs: names, and nothing that decides."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from structlog.typing import Processor
+
+from proxy import __version__
+
+WAITS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
+CALLS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60)
+
+
+class Metrics:
+    """All metrics of one proxy, on the registry that is passed in. Label values are closed sets."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.build_info = Info("aiproxy_build", "The version that runs.", registry=registry)
+        self.build_info.info({"version": __version__})
+        self.mode = Gauge(
+            "aiproxy_mode", "0 transparent, 1 enriched, 2 transparent_with_recommendations.", registry=registry
+        )
+        self.posts = Counter(
+            "aiproxy_posts_total",
+            "POSTs of alerts, by the status code the sender got.",
+            ["code"],
+            registry=registry,
+        )
+        self.posts_forwarded_unread = Counter(
+            "aiproxy_posts_forwarded_unread_total",
+            "POSTs of alerts whose bytes were forwarded without being read, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.alerts = Counter(
+            "aiproxy_alerts_total", "Alerts in POSTs that were read, by what was added.", ["added"], registry=registry
+        )
+        self.alert_faults = Counter(
+            "aiproxy_alert_faults_total",
+            "Alerts that went as they came because of a bug of this program, by stage.",
+            ["stage"],
+            registry=registry,
+        )
+        self.upstream_retries = Counter(
+            "aiproxy_upstream_retries_total",
+            "Repeated attempts to reach Alertmanager, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+        self.post_waited = Histogram(
+            "aiproxy_post_waited_seconds",
+            "Time that a POST was held up for verdicts.",
+            buckets=WAITS,
+            registry=registry,
+        )
+        self.model_calls = Histogram(
+            "aiproxy_model_call_duration_seconds",
+            "Calls of the model, by outcome.",
+            ["outcome"],
+            buckets=CALLS,
+            registry=registry,
+        )
+        self.model_enabled = Gauge("aiproxy_model_enabled", "1 when a model is switched on.", registry=registry)
+        self.model_usable = Gauge(
+            "aiproxy_model_usable",
+            "1 when the model can be asked; while it is 0 the rules decide alone.",
+            registry=registry,
+        )
+        self.worker_restarts = Counter(
+            "aiproxy_worker_restarts_total", "Times the model worker ended and was started again.", registry=registry
+        )
+        self.decisions = Gauge("aiproxy_decisions_living", "Alerts with a decision that holds.", registry=registry)
+        self.decisions_labelled = Gauge(
+            "aiproxy_decisions_labelled", "Of those, alerts that carry labels of ours.", registry=registry
+        )
+        self.recovered = Gauge(
+            "aiproxy_recovery_last_success",
+            "1 when what Alertmanager holds could be read at the last attempt.",
+            registry=registry,
+        )
+        self.store_errors = Counter(
+            "aiproxy_store_errors_total", "Questions that the decision store did not answer.", registry=registry
+        )
+
+
+def configure_logging(level: str, output: str, stream: TextIO | None = None) -> None:
+    """Send logs of every library and our own to `stream` (standard error) as `logfmt`, `json` or `console`."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    ]
+    target = stream or sys.stderr
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(output, target)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def _renderers(output: str, target: Any) -> list[Processor]:
+    if output == "console":
+        return [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+    last: Processor = (
+        structlog.processors.JSONRenderer()
+        if output == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "event"], drop_missing=True)
+    )
+    return [structlog.processors.format_exc_info, last]

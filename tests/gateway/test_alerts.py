@@ -1,0 +1,152 @@
+import json
+
+import pytest
+from fakes import body, posted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import DecodeError
+from proxy.gateway import alerts
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+KNOWN = {"labels", "annotations", "startsat", "endsat", "generatorurl"}
+ALERTS = st.builds(
+    lambda labels, annotations, times, unknown: {**unknown, **annotations, **times, "labels": labels},
+    st.dictionaries(NAMES, st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4),
+    st.one_of(st.just({}), st.dictionaries(TEXT, TEXT, max_size=3).map(lambda found: {"annotations": found})),
+    st.sampled_from([{}, {"startsAt": "2026-11-22T10:59:56.632Z", "endsAt": "2026-11-22T11:05:01.632+01:00"}]),
+    st.dictionaries(TEXT.filter(lambda name: name.casefold() not in KNOWN), JSON, max_size=3),
+)
+ADDED = {"ai_severity": "critical", "ai_category": "storage"}
+TEXTS = {"ai_summary": 'says "why" \\ \n <b>\u00fc</b> \U0001f525', "ai_source": "rules"}
+
+
+def written(items, indent, ascii_only):
+    return json.dumps(items, indent=indent, ensure_ascii=ascii_only).encode()
+
+
+@given(st.lists(ALERTS | JSON, max_size=4), st.sampled_from([None, 2]), st.booleans())
+def test_a_body_to_which_nothing_is_added_stays_the_same_bytes(items, indent, ascii_only):
+    content = written(items, indent, ascii_only)
+    assert alerts.encode(alerts.decode(content), []) == content
+
+
+@given(st.lists(ALERTS, min_size=1, max_size=4), st.sampled_from([None, 2]), st.booleans())
+def test_only_our_members_are_added(items, indent, ascii_only):
+    content = written(items, indent, ascii_only)
+    batch = alerts.decode(content)
+    insertions = [pair for item in batch.items for pair in item.insertions(ADDED, TEXTS)]
+
+    changed = json.loads(alerts.encode(batch, insertions))
+
+    expected = [
+        {**item, "labels": ADDED | item["labels"], "annotations": TEXTS | item.get("annotations", {})} for item in items
+    ]
+    assert changed == expected
+
+
+@given(st.lists(ALERTS, min_size=1, max_size=4), st.sampled_from([None, 2]))
+def test_taking_the_insertions_out_again_gives_the_original_bytes(items, indent):
+    content = written(items, indent, True)
+    batch = alerts.decode(content)
+    insertions = sorted(pair for item in batch.items for pair in item.insertions(ADDED, TEXTS))
+    text = alerts.encode(batch, insertions).decode()
+    for offset, added in insertions:
+        assert text[offset : offset + len(added)] == added
+        text = text[:offset] + text[offset + len(added) :]
+    assert text.encode() == content
+
+
+@given(ALERTS)
+def test_what_is_read_is_what_json_says(item):
+    read = alerts.decode(body(item)).items[0].read()
+    assert read.labels == item["labels"]
+    assert read.annotations == item.get("annotations", {})
+
+
+def test_what_the_sender_said_is_never_overwritten():
+    mine = posted(ai_severity="mine")
+    mine["annotations"]["ai_summary"] = "mine too"
+    batch = alerts.decode(body(mine))
+    insertions = batch.items[0].insertions(ADDED, TEXTS)
+    changed = json.loads(alerts.encode(batch, insertions))[0]
+    assert changed["labels"] == mine["labels"] | {"ai_category": "storage"}
+    assert changed["annotations"] == mine["annotations"] | {"ai_source": "rules"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"{}", id="an object"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[", id="cut off"),
+        pytest.param(b'[{"labels":{"a":"b"}', id="cut off in an alert"),
+        pytest.param(b'[{"labels":{"a":"b"}}] x', id="trailing garbage"),
+        pytest.param(b'[{"labels":{"a":"b"}},]', id="trailing comma"),
+        pytest.param(b'[{"labels" {"a":"b"}}]', id="no colon"),
+        pytest.param(b'[{"labels":{"a":"b"} "x":1}]', id="no comma"),
+        pytest.param(b"[{1:2}]", id="a key that is no string"),
+        pytest.param(b'\xef\xbb\xbf[{"labels":{"a":"b"}}]', id="byte order mark"),
+        pytest.param(b'[{"labels":{"a":"\xff"}}]', id="invalid UTF-8"),
+        pytest.param(b'[{"x":NaN}]', id="NaN"),
+        pytest.param(b'[{"x":-Infinity}]', id="infinity"),
+        pytest.param(b"[" * 100_000, id="nested too deep"),
+        pytest.param(b'[{"x":' + b'{"a":' * 100_000, id="objects nested too deep"),
+        pytest.param(b'[{"labels":{"a":"b\nc"}}]', id="raw control character"),
+    ],
+)
+def test_what_is_no_array_of_json_is_refused(content):
+    with pytest.raises(DecodeError):
+        alerts.decode(content)
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        pytest.param(b"null", id="null"),
+        pytest.param(b"1", id="a number"),
+        pytest.param(b"{}", id="no labels"),
+        pytest.param(b'{"labels":{}}', id="empty labels"),
+        pytest.param(b'{"labels":{"a":""}}', id="only empty labels"),
+        pytest.param(b'{"labels":null}', id="null labels"),
+        pytest.param(b'{"labels":[]}', id="labels as a list"),
+        pytest.param(b'{"labels":{"a":1}}', id="a number as a value"),
+        pytest.param(b'{"labels":{"a":null}}', id="a null label, which Alertmanager drops"),
+        pytest.param(b'{"labels":{"a":"b","a":"c"}}', id="a label twice, where the last one wins"),
+        pytest.param(b'{"labels":{"a":"b"},"labels":{"a":"c"}}', id="labels twice"),
+        pytest.param(b'{"LABELS":{"a":"b"}}', id="LABELS, which Alertmanager takes"),
+        pytest.param(b'{"labels":{"a":"b"},"Labels":{"a":"c"}}', id="labels twice in two spellings"),
+        pytest.param('{"label\u017f":{"a":"b"}}'.encode(), id="a spelling only Go takes for labels"),
+        pytest.param(b'{"labels":{"a":"\\ud800"}}', id="a lone surrogate"),
+        pytest.param(b'{"labels":{"a":"b"},"annotations":null}', id="null annotations"),
+        pytest.param(b'{"labels":{"a":"b"},"annotations":{"a":{}}}', id="annotations that are no strings"),
+        pytest.param(b'{"labels":{"a":"b"},"startsAt":1}', id="a time that is a number"),
+        pytest.param(b'{"labels":{"a":"b"},"startsAt":"yesterday"}', id="a time that is none"),
+        pytest.param(b'{"labels":{"a":"b"},"startsAt":"2026-11-22T10:59:56"}', id="a time without its zone"),
+    ],
+)
+def test_an_alert_in_an_unusual_form_is_not_read_but_its_neighbours_are(alert):
+    batch = alerts.decode(b'[{"labels":{"a":"1"}},' + alert + b',{"labels":{"a":"2"}}]')
+    assert [batch.items[i].read().labels["a"] for i in (0, 2)] == ["1", "2"]
+    with pytest.raises(ValueError, match=r"."):
+        batch.items[1].read()
+
+
+def test_numbers_keep_their_digits_however_many():
+    content = b'[{"labels":{"a":"b"},"big":' + b"9" * 5000 + b',"exact":1.10,"huge":1e999}]'
+    batch = alerts.decode(content)
+    changed = alerts.encode(batch, batch.items[0].insertions(ADDED, {}))
+    assert changed == content.replace(b'"a":"b"', b'"a":"b","ai_severity":"critical","ai_category":"storage"')
+
+
+@pytest.mark.parametrize("year", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"])
+def test_gos_zero_time_means_none(year):
+    item = alerts.decode(body({"labels": {"a": "b"}, "startsAt": year, "endsAt": year})).items[0].read()
+    assert (item.starts_at, item.ends_at) == (None, None)
