@@ -30,7 +30,6 @@ from proxy.classification.classification import Classification
 from proxy.classification.classifier import Classifier
 from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService, ClassKey
-from proxy.classification.worker.client import ModelConfig, ModelWorker
 from proxy.classification.worker.keys import needs_key
 from proxy.config import Address, Settings
 from proxy.decisions.decider import Decider
@@ -226,7 +225,7 @@ class _Model:
         self._llm = settings.llm
         self._metrics = metrics
         self.classifier: Classifier | None = None
-        self.key = "set" if self._llm.api_key else "missing"
+        self.key = "not needed" if not self._llm.enabled else "set" if self._llm.api_key else "missing"
         self.state = "disabled"
         metrics.model_enabled.set(self._llm.enabled)
 
@@ -253,6 +252,8 @@ class _Model:
                 model=self.name,
             )
             return
+        from proxy.classification.worker.client import ModelConfig, ModelWorker  # late: not needed by the rules
+
         worker = ModelWorker(
             ModelConfig(
                 provider=self._llm.provider,
@@ -364,7 +365,7 @@ def _banner(settings: Settings, rollout: Rollout, model: _Model, data_port: int,
         version=__version__,
         mode=rollout.mode.value,
         model=model.name,
-        key=model.key if settings.llm.enabled else "not needed",
+        key=model.key,
         store=settings.store.url,
         alertmanager=settings.alertmanager.url,
         listen=f"{settings.web.listen_address.host}:{data_port}",

@@ -7,7 +7,7 @@ import sys
 from typing import Any, TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from structlog.typing import Processor
 
 from proxy import __version__
@@ -21,6 +21,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        disable_created_metrics()  # a second series for each counter, which Prometheus has no use for
         self.build_info = Info("aiproxy_build", "The version that runs.", registry=registry)
         self.build_info.info({"version": __version__})
         self.mode = Gauge(

@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import string
+from dataclasses import FrozenInstanceError, asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,6 @@ from typing import Annotated
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from proxy import config
 from proxy.config import Address, Secret, kinds, sources
@@ -405,18 +405,7 @@ def test_secrets_never_show(caplog):
     logging.getLogger().warning("%s %r %s", loaded, loaded.settings, loaded.settings.llm)
     masked = config.masked(loaded.settings)
     assert (masked["llm"]["api_key"], masked["web"]["admin_token"]) == ("<secret>", "<secret>")
-    assert KEY not in f"{caplog.text} {masked} {loaded.settings.model_dump()} {loaded.settings.model_dump_json()}"
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{"api_key": KEY}, {"api_kye": KEY}, {"timeout": [KEY]}, {"max_retries": [KEY]}],
-    ids=["a bare string is no secret", "a typo", "a wrong type", "another wrong type"],
-)
-def test_settings_built_in_code_do_not_show_what_they_refuse(values):
-    with pytest.raises(ValidationError) as caught:
-        config.Llm(**values)
-    assert KEY not in f"{caught.value} {caught.value!r}"
+    assert KEY not in f"{caplog.text} {masked} {asdict(loaded.settings)}"
 
 
 def test_a_secret_is_no_flag():
@@ -600,20 +589,8 @@ def test_every_default_reads_as_itself(setting):
     assert (tuple(values) if setting.is_list else values[0]) == setting.default
 
 
-def test_settings_built_in_code_obey_the_same_rules():
-    assert config.Enrichment(mode="enriched", budget="5s", skip=['a="1"']) == config.Enrichment(
-        mode=Mode.ENRICHED, budget=timedelta(seconds=5), skip=('a="1"',)
-    )
-    for bad in ({"budget": timedelta(0)}, {"budget": 5}, {"skip": ["{}"]}, {"severity_label": "severity"}):
-        with pytest.raises(ValidationError):
-            config.Enrichment(**bad)
-    for bad in ({"max_retries": 11}, {"max_retries": True}, {"base_url": "nowhere"}):
-        with pytest.raises(ValidationError):
-            config.Llm(**bad)
-
-
 def test_settings_do_not_change():
-    with pytest.raises(ValidationError):
+    with pytest.raises(FrozenInstanceError):
         config.Settings().llm.model = "other"
 
 
@@ -659,7 +636,7 @@ def test_sections_nest_to_any_depth():
         {"MODEL_BREAKER_MAX_FAILURES": "7"},
         {"model.breaker.token": [KEY], "model.breaker.pause": ["2m"]},
     )
-    assert Root.model_validate(sources.nested(values)).model.breaker == Breaker(max_failures=7, pause="2m")
+    assert sources.filled(Root, values).model.breaker == Breaker(max_failures=7, pause=timedelta(minutes=2))
     assert [problem.partition(";")[0] for problem in report.problems] == [
         "config.yaml:4: unknown key model.breaker.max_failuers",
         "--model.breaker.token: a secret is never a flag, everybody can read those",

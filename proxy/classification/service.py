@@ -36,7 +36,7 @@ class Observer(Protocol):
     """What the service reports while it works."""
 
     def asked(self, outcome: str, seconds: float) -> None:
-        """A call of the model ended: `ok`, or the reason of a ClassifierError."""
+        """A call of the model ended: `ok`, the reason of a ClassifierError, `bug`, or `cancelled`."""
         ...
 
     def waited(self, seconds: float) -> None:
@@ -110,6 +110,7 @@ class ClassificationService:
         self._floor = floor
         self._monotonic = monotonic
         self._calls: dict[ClassKey, _Call] = {}
+        self._last_outcome = ""
 
     async def classify(self, alerts: Sequence[Alert], wait: float) -> list[Verdict]:
         """Return one verdict per alert, after at most `wait` seconds, and after none when they are all known."""
@@ -143,15 +144,14 @@ class ClassificationService:
         del self._calls[key]
 
     async def _ask(self, alert: Alert, key: ClassKey, model: Classifier) -> Classification | None:
-        begun, outcome = self._monotonic(), "error"
+        begun, outcome = self._monotonic(), "cancelled"
         try:
             answer = await model.classify(alert)
         except ClassifierError as exc:
             outcome = exc.reason
-            log.warning("classification failed", alertname=alert.name, reason=exc.reason)
             return None
         except Exception as exc:  # noqa: BLE001 # a classifier's bug costs its verdict, not the alert
-            log.error("classifier raised", alertname=alert.name, error=type(exc).__name__)  # the text may hold a key
+            outcome = f"bug ({type(exc).__name__})"  # without its text, which may hold a key
             return None
         else:
             outcome = "ok"
@@ -159,7 +159,18 @@ class ClassificationService:
                 self._cache[key] = answer
             return answer
         finally:
-            self._observer.asked(outcome, self._monotonic() - begun)
+            self._observer.asked(outcome.partition(" ")[0], self._monotonic() - begun)
+            self._note(outcome)
+
+    def _note(self, outcome: str) -> None:
+        """Log the first failure of a row, and its end: a storm would log thousands."""
+        if outcome in {self._last_outcome, "cancelled"}:
+            return
+        if outcome != "ok":
+            log.warning("the model fails, the rules decide", reason=outcome)
+        elif self._last_outcome:
+            log.info("the model answers again")
+        self._last_outcome = outcome
 
     async def _wait(self, calls: Collection[_Call], wait: float) -> None:
         if not calls or wait <= 0:

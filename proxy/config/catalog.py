@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,13 +47,13 @@ class Setting:
 def declared(section: type[Section], prefix: str = "") -> Iterator[Setting]:
     """Yield the settings of `section` and of the sections in it, in the order of their declaration."""
     hints = get_type_hints(section, include_extras=True)
-    for name, field in section.model_fields.items():
-        key = prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from declared(field.annotation, key + ".")
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]  # every Section is a dataclass
+        key, hint = prefix + field.name, hints[field.name]
+        if isinstance(hint, type) and issubclass(hint, Section):
+            yield from declared(hint, key + ".")
             continue
-        kind, is_list = _kind(hints[name])
-        yield Setting(key, kind, field.default, field.description or "", is_list)
+        kind, is_list = _kind(hint)
+        yield Setting(key, kind, field.default, field.metadata.get("description", ""), is_list)
         if isinstance(kind, SecretKind):
             yield Setting(
                 f"{key}_file",
@@ -133,8 +134,7 @@ def reference() -> str:
 
 def tables(section: type[Section], prefix: str = "") -> Iterator[str]:
     """Yield a heading and a table for each section in `section`, however deep."""
-    for name, field in section.model_fields.items():
-        inner = field.annotation
+    for name, inner in get_type_hints(section).items():
         if not (isinstance(inner, type) and issubclass(inner, Section)):
             continue
         key = prefix + name

@@ -11,15 +11,12 @@ import ipaddress
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar, dataclass_transform
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
 
 from proxy.matchers import parse_matchers
 
@@ -27,14 +24,22 @@ T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
 
-class Section(BaseModel):
+def setting(*, default: T, description: str) -> T:
+    """Declare a field: its value when nobody says otherwise, and its row of the reference."""
+    declared: T = field(default=default, metadata={"description": description})
+    return declared
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
+class Section:
     """Settings that belong together; its docstring introduces them in the reference.
 
-    Each field is a setting or a section in turn, and has a default.
+    Each field is a setting or a section in turn, and has a default. A subclass becomes a frozen dataclass. What code
+    puts into one is taken as it is: only `load` reads text.
     """
 
-    # Inputs are hidden because they may be secrets.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
 
 
 class Secret:
@@ -63,10 +68,6 @@ class Secret:
     def __format__(self, spec: str) -> str:
         return format(repr(self), spec)
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return SecretKind().__get_pydantic_core_schema__(source, handler)
-
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -84,7 +85,6 @@ class Address:
 class Kind(ABC, Generic[T]):
     """How one kind of value is read from text, shown and described."""
 
-    python_type: type[T]
     name: str
     """In the reference's type column."""
     metavar: str
@@ -106,21 +106,8 @@ class Kind(ABC, Generic[T]):
         """Return text from which `parse` makes `value` again."""
         return str(value)
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._validate, serialization=core_schema.to_string_ser_schema()
-        )
-
-    def _validate(self, value: object) -> T:
-        if isinstance(value, self.python_type):
-            return self.parse(self.show(value))
-        if isinstance(value, str):
-            return self.parse(value)
-        raise ValueError(self.want)
-
 
 class TextKind(Kind[str]):
-    python_type = str
     name = "text"
     metavar = "TEXT"
     want = "want some text"
@@ -130,7 +117,6 @@ class TextKind(Kind[str]):
 
 
 class BooleanKind(Kind[bool]):
-    python_type = bool
     name = "true or false"
     metavar = "true|false"
     want = "want true or false"
@@ -150,7 +136,6 @@ class BooleanKind(Kind[bool]):
 class Between(Kind[int]):
     """A whole number, both ends included."""
 
-    python_type = int
     metavar = "NUMBER"
 
     def __init__(self, low: int, high: int) -> None:
@@ -170,7 +155,7 @@ class ChoiceKind(Kind[E]):
     """One member of a StrEnum, in any case."""
 
     def __init__(self, choices: type[E]) -> None:
-        self.python_type = choices
+        self._choices = choices
         self._values = [member.value for member in choices]
         self.name = ", ".join(f"`{value}`" for value in self._values)
         self.metavar = "|".join(self._values)
@@ -182,11 +167,10 @@ class ChoiceKind(Kind[E]):
             value = "off"  # what a bare `off` becomes on its way through Helm's or Ansible's YAML
         if value not in self._values:
             raise ValueError(f"unknown value {text!r}, {self.want}{did_you_mean(closest(value, self._values))}")
-        return self.python_type(value)
+        return self._choices(value)
 
 
 class DurationKind(Kind[timedelta]):
-    python_type = timedelta
     name = "duration"
     metavar = "DURATION"
     want = "want for example 30s"
@@ -239,7 +223,6 @@ def format_duration(value: timedelta) -> str:
 
 
 class AddressKind(Kind[Address]):
-    python_type = Address
     name = "address"
     metavar = "HOST:PORT"
     want = "want for example :19093, 127.0.0.1:19093 or [::1]:19093"
@@ -259,7 +242,6 @@ class AddressKind(Kind[Address]):
 class UrlKind(Kind[str]):
     """An http or https URL; kept without a slash at its end."""
 
-    python_type = str
     name = "URL"
     metavar = "URL"
     want = "want for example http://127.0.0.1:9093"
@@ -284,7 +266,6 @@ class UrlKind(Kind[str]):
 
 
 class StoreUrlKind(Kind[str]):
-    python_type = str
     name = "store URL"
     metavar = "URL"
     want = "want memory:"
@@ -299,7 +280,6 @@ class StoreUrlKind(Kind[str]):
 class MatchersKind(Kind[str]):
     """A list of matchers as Alertmanager writes it, checked and kept as text."""
 
-    python_type = str
     name = "matchers"
     metavar = "MATCHERS"
     want = 'want for example alertname=~"Watchdog|InfoInhibitor"'
@@ -313,7 +293,6 @@ class MatchersKind(Kind[str]):
 class AddedLabelKind(Kind[str]):
     """The name of a label we add."""
 
-    python_type = str
     name = "label name"
     metavar = "NAME"
     want = "want for example ai_severity"
@@ -329,7 +308,6 @@ class AddedLabelKind(Kind[str]):
 
 
 class NamePrefixKind(Kind[str]):
-    python_type = str
     name = "name prefix"
     metavar = "PREFIX"
     want = "want for example ai_"
@@ -343,7 +321,6 @@ class NamePrefixKind(Kind[str]):
 class FileKind(Kind[Path]):
     """The path of a file; `~` stands for itself."""
 
-    python_type = Path
     name = "file"
     metavar = "FILE"
     want = "want the path of a file"
@@ -353,7 +330,6 @@ class FileKind(Kind[Path]):
 
 
 class SecretKind(Kind[Secret]):
-    python_type = Secret
     name = "secret"
     metavar = "SECRET"
     want = "want some text"

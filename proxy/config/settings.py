@@ -15,8 +15,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
-from pydantic import Field
-
 from proxy.config.kinds import (
     AddedLabel,
     Address,
@@ -31,6 +29,7 @@ from proxy.config.kinds import (
     StoreUrl,
     Url,
     format_duration,
+    setting,
 )
 from proxy.policy import Mode, SeverityFloor
 
@@ -51,15 +50,15 @@ class LogFormat(StrEnum):
 class Web(Section):
     """The two listeners: one is Alertmanager's whole surface, one is the proxy's own."""
 
-    listen_address: Listen = Field(
+    listen_address: Listen = setting(
         default=Address("", 19093),
         description="Where alerts, and everything else meant for Alertmanager, come in. Port 0 takes a free one.",
     )
-    admin_listen_address: Listen = Field(
+    admin_listen_address: Listen = setting(
         default=Address("127.0.0.1", 19094),
         description="Where the proxy's own API, metrics and web page are. Port 0 takes a free one.",
     )
-    admin_token: Secret = Field(
+    admin_token: Secret = setting(
         default=Secret(),
         description="Bearer token for the admin listener. Without one, an admin listener that is reachable from "
         "other hosts gives out its health and metrics alone.",
@@ -69,12 +68,12 @@ class Web(Section):
 class Alertmanager(Section):
     """The Alertmanager that alerts are forwarded to."""
 
-    url: Url = Field(
+    url: Url = setting(
         default="http://127.0.0.1:9093",
         description="Its address. A path in it is the prefix of the proxy's own requests; "
         "the paths of incoming requests are never rewritten.",
     )
-    timeout: Duration = Field(
+    timeout: Duration = setting(
         default=timedelta(seconds=9),
         description="Time for Alertmanager's answer, counted from the last byte of the incoming request, waiting "
         "for the model included. Prometheus gives up after 10s by default.",
@@ -84,29 +83,33 @@ class Alertmanager(Section):
 class Enrichment(Section):
     """What is added to which alerts."""
 
-    mode: Mode = Field(
+    mode: Mode = setting(
         default=Mode.TRANSPARENT,
         description="`transparent` forwards the same bytes, `transparent_with_recommendations` adds annotations, "
         "`enriched` adds labels too.",
     )
-    budget: Duration = Field(
+    budget: Duration = setting(
         default=timedelta(seconds=3),
         description="The longest a POST waits for the model, once for all alerts in it. "
         "Shorter than `alertmanager.timeout`.",
     )
-    skip: tuple[Matchers, ...] = Field(
+    skip: tuple[Matchers, ...] = setting(
         default=('alertname=~"Watchdog|InfoInhibitor"', 'alertname=~"AlertmanagerAIProxy.*"'),
         description="Alerts that are forwarded as they are. An alert is skipped when all matchers of one entry hold. "
         "The default leaves out alerts that are only signals, and the proxy's own.",
     )
-    severity_floor: SeverityFloor = Field(
+    severity_floor: SeverityFloor = setting(
         default=SeverityFloor.CRITICAL,
         description="How far the model may lower the author's severity: `critical` keeps authored criticals "
         "critical, `author` never goes below the author, `off` sets no limit.",
     )
-    severity_label: AddedLabel = Field(default="ai_severity", description="Name of the label that holds the severity.")
-    category_label: AddedLabel = Field(default="ai_category", description="Name of the label that holds the category.")
-    annotation_prefix: NamePrefix = Field(
+    severity_label: AddedLabel = setting(
+        default="ai_severity", description="Name of the label that holds the severity."
+    )
+    category_label: AddedLabel = setting(
+        default="ai_category", description="Name of the label that holds the category."
+    )
+    annotation_prefix: NamePrefix = setting(
         default="ai_", description="What the names of added annotations begin with, as in `ai_summary`."
     )
 
@@ -114,49 +117,49 @@ class Enrichment(Section):
 class Store(Section):
     """Where decisions about alerts are remembered."""
 
-    url: StoreUrl = Field(default="memory:", description="`memory:` keeps them in this process alone.")
+    url: StoreUrl = setting(default="memory:", description="`memory:` keeps them in this process alone.")
 
 
 class Llm(Section):
     """The model that is asked."""
 
-    enabled: bool = Field(default=False, description="Whether a model is asked. If not, the rules alone decide.")
-    provider: str = Field(
+    enabled: bool = setting(default=False, description="Whether a model is asked. If not, the rules alone decide.")
+    provider: str = setting(
         default="openai", description="`openai`, `anthropic`, `gemini`, `ollama`, or any other provider LiteLLM knows."
     )
-    model: str = Field(default="gpt-4o", description="The model's name, as the provider spells it.")
-    api_key: Annotated[Secret, SecretKind(needed=False)] = Field(
+    model: str = setting(default="gpt-4o", description="The model's name, as the provider spells it.")
+    api_key: Annotated[Secret, SecretKind(needed=False)] = setting(
         default=Secret(), description="The provider's API key. Needed unless the provider takes none."
     )
-    base_url: Url | None = Field(
+    base_url: Url | None = setting(
         default=None, description="Where the provider's API is, when not at its usual address."
     )
-    timeout: Duration = Field(
+    timeout: Duration = setting(
         default=timedelta(seconds=30), description="Time the model has to answer, retries included."
     )
-    max_retries: Annotated[int, Between(0, 10)] = Field(
+    max_retries: Annotated[int, Between(0, 10)] = setting(
         default=3, description="How often a call is tried again after an error that may pass."
     )
-    enable_cache: bool = Field(
+    enable_cache: bool = setting(
         default=True,
         description="Whether alerts of a class share one answer. If not, what was decided about an alert stays "
         "all the same.",
     )
-    cache_ttl: Duration = Field(default=timedelta(hours=24), description="How long the answer for a class is used.")
-    enable_fallback: bool = Field(
+    cache_ttl: Duration = setting(default=timedelta(hours=24), description="How long the answer for a class is used.")
+    enable_fallback: bool = setting(
         default=True,
         description="Whether the rules decide when the model has no answer within the budget. If not, such an alert "
         "is forwarded bare, and stays bare for its life.",
     )
-    concurrency: Annotated[int, Between(1, 64)] = Field(default=4, description="How many calls run at once.")
-    max_tokens: Annotated[int, Between(50, 4000)] = Field(default=400, description="The longest answer, in tokens.")
+    concurrency: Annotated[int, Between(1, 64)] = setting(default=4, description="How many calls run at once.")
+    max_tokens: Annotated[int, Between(50, 4000)] = setting(default=400, description="The longest answer, in tokens.")
 
 
 class Log(Section):
     """What the proxy says about itself, on standard error."""
 
-    level: LogLevel = Field(default=LogLevel.INFO, description="The least serious events that are logged.")
-    format: LogFormat = Field(default=LogFormat.LOGFMT, description="`console` is for people, with colours.")
+    level: LogLevel = setting(default=LogLevel.INFO, description="The least serious events that are logged.")
+    format: LogFormat = setting(default=LogFormat.LOGFMT, description="`console` is for people, with colours.")
 
 
 class Remark(NamedTuple):

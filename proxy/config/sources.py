@@ -11,14 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from proxy.config.catalog import CATALOG, Setting
-from proxy.config.kinds import Secret, SecretKind, closest, did_you_mean
+from proxy.config.kinds import Secret, SecretKind, Section, closest, did_you_mean
 from proxy.config.settings import Remark, Settings
 from proxy.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def load(file: Path | None = None, *, environ: Mapping[str, str], flags: Mapping
     report = Report()
     known = {setting.key: setting for setting in CATALOG}
     values, given = read(known, report, file, environ, flags)
-    settings = Settings.model_validate(nested(values))
+    settings = filled(Settings, values)
     origins = {key: given[key].origin if key in given else "default" for key in known}
     for remark in settings.conflicts():
         # One about a value that was refused would speak of its default.
@@ -55,16 +57,16 @@ def _place(remark: Remark, origins: Mapping[str, str]) -> str:
     return next((origins[key] for key in remark.keys if origins[key] != "default"), remark.keys[0])
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values`, whose keys have dots, as a dictionary for each section."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-        branch[name] = value
-    return tree
+def filled(section: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
+    """Return a `section` with `values`, whose keys have a dot after each section, and defaults for the rest."""
+    given: dict[str, Any] = {}
+    for name, hint in get_type_hints(section).items():
+        key = prefix + name
+        if isinstance(hint, type) and issubclass(hint, Section):
+            given[name] = filled(hint, values, key + ".")
+        elif key in values:
+            given[name] = values[key]
+    return section(**given)
 
 
 @dataclass(slots=True)

@@ -4,9 +4,10 @@ Adding to an alert never re-writes it. `decode` remembers where each object stan
 members in front of the closing brace, and every other byte stays where it was: unknown fields, order, number formats,
 escapes and white space included.
 
-An alert is read only in the form that Prometheus and its kin send. Alertmanager takes more than that: Go matches field
-names without regard to case, lets the last of two equal keys win and turns a null label into none. Rather than to
-imitate all of it, `Item.read` refuses such an alert, and it goes as it came.
+An alert gets labels only in the form that Prometheus and its kin send. Alertmanager takes more than that: Go matches
+field names without regard to case, lets the last of two equal keys win and turns a null label into none. Rather than to
+imitate all of it, `Item.read` refuses labels in another form, and the alert goes as it came. Where only the rest of it
+is unusual, the alert is known by its labels: it keeps those that it got when it was new, and gets no new ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import Any, Final
 from proxy.alert import Alert, LabelSet
 from proxy.errors import DecodeError
 
-_FIELDS: Final = {name.casefold(): name for name in ("labels", "annotations", "startsAt", "endsAt", "generatorURL")}
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _GO_ZERO_YEAR: Final = 1
 
@@ -62,40 +62,62 @@ class Item:
     """None: not an object."""
 
     def read(self) -> Alert:
-        """Return the alert it describes. Raises ValueError for a form that is not Prometheus' own."""
-        fields: dict[str, Any] = {}
-        for member in self.members or ():
-            name = _FIELDS.get(member.key.casefold())
-            if name is None:
-                continue
-            if name != member.key or name in fields:
-                raise ValueError(f"{member.key!r} is written unusually or twice")
-            fields[name] = member.value
-        labels = {name: value for name, value in _strings(fields.get("labels")).items() if value}
+        """Return the alert it describes. Raises ValueError when its labels are not in Prometheus' own form.
+
+        Where something else is not, that is left out of the alert, and `usual` is False.
+        """
+        labels = {name: value for name, value in _strings(self._member("labels")).items() if value}
         if not labels:
             raise ValueError("no labels")
-        return Alert(
-            labels=labels,
-            annotations=_strings(fields.get("annotations", ())),
-            starts_at=_time(fields.get("startsAt")),
-            ends_at=_time(fields.get("endsAt")),
-        )
+        try:
+            return Alert(labels, *self._rest())
+        except ValueError:
+            return Alert(labels)
+
+    @property
+    def usual(self) -> bool:
+        """Whether all of it is as Prometheus writes it: only such an alert is added to when it is new."""
+        try:
+            self._rest()
+        except ValueError:
+            return False
+        return True
 
     def insertions(self, labels: LabelSet, annotations: LabelSet) -> list[tuple[int, str]]:
         """Return what to insert, and at which offsets, to add `labels` and `annotations` to an alert that `read` takes.
 
-        Names that the alert has already are left out: what the sender said stands.
+        What the sender said stands: a name that it gave a value is left out, and an unusual alert gets no annotations.
         """
-        members = {member.key: member for member in self.members or ()}
+        into = self._member("labels")
+        assert into is not None  # noqa: S101 # read() has taken it
         found = []
-        if text := _pairs(labels, members["labels"]):
-            found.append((members["labels"].end - 1, text))
-        if "annotations" in members:
-            if text := _pairs(annotations, members["annotations"]):
-                found.append((members["annotations"].end - 1, text))
-        elif annotations:
+        if text := _pairs(labels, into):
+            found.append((into.end - 1, text))
+        if not annotations or not self.usual:
+            return found
+        if (into := self._member("annotations")) is None:
             found.append((self.start + 1, f'"annotations":{json.dumps(dict(annotations), separators=(",", ":"))},'))
+        elif text := _pairs(annotations, into):
+            found.append((into.end - 1, text))
         return found
+
+    def _rest(self) -> tuple[dict[str, str], datetime | None, datetime | None]:
+        """Return annotations, startsAt and endsAt. Raises ValueError."""
+        annotations = self._member("annotations")
+        return (
+            _strings(annotations) if annotations else {},
+            _time(self._member("startsAt")),
+            _time(self._member("endsAt")),
+        )
+
+    def _member(self, name: str) -> Member | None:
+        """Return the member of that name. Raises ValueError when it is there twice, or in another spelling."""
+        found = [member for member in self.members or () if member.key.casefold() == name.casefold()]
+        if not found:
+            return None
+        if len(found) > 1 or found[0].key != name:
+            raise ValueError(f"{name} is written unusually or twice")
+        return found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +192,12 @@ def _expect(text: str, at: int, char: str) -> int:
     return at + 1
 
 
-def _strings(value: Any) -> dict[str, str]:
+def _strings(member: Member | None) -> dict[str, str]:
     """Return an object of strings as a dict; ValueError when it is anything else, or has a key twice."""
-    if not isinstance(value, tuple) or not all(isinstance(v, str) for _, v in value):
+    if member is None or not isinstance(member.value, tuple) or not all(isinstance(v, str) for _, v in member.value):
         raise ValueError("not an object of strings")
-    pairs = dict(value)
-    if len(pairs) != len(value):
+    pairs = dict(member.value)
+    if len(pairs) != len(member.value):
         raise ValueError("a key occurs twice")
     for name, text in pairs.items():
         # Lone surrogates: Alertmanager would read U+FFFD and see another identity than we do.
@@ -183,20 +205,23 @@ def _strings(value: Any) -> dict[str, str]:
     return pairs
 
 
-def _time(value: Any) -> datetime | None:
+def _time(member: Member | None) -> datetime | None:
     """Return an RFC 3339 time; None for none and for Go's zero time. ValueError for anything else."""
-    if value is None:
+    if member is None:
         return None
-    if not isinstance(value, str):
+    if not isinstance(member.value, str):
         raise ValueError("not a time")
-    time = datetime.fromisoformat(value)
+    time = datetime.fromisoformat(member.value)
     if time.tzinfo is None:
         raise ValueError("a time without its zone")
     return None if time.year <= _GO_ZERO_YEAR else time
 
 
 def _pairs(added: Mapping[str, str], into: Member) -> str:
-    """Return the text that adds to the object `into` those pairs that it does not have."""
+    """Return the text that adds to the object `into` those pairs that it has no value for.
+
+    An empty value is none: of two equal keys Alertmanager takes the last one, which is ours.
+    """
     present = dict(into.value)
-    text = ",".join(f"{json.dumps(n)}:{json.dumps(v)}" for n, v in added.items() if n not in present)
+    text = ",".join(f"{json.dumps(n)}:{json.dumps(v)}" for n, v in added.items() if not present.get(n))
     return f",{text}" if text and present else text

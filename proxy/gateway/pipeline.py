@@ -92,11 +92,11 @@ class Pipeline:
         read = [(item, alert) for item in batch.items if (alert := self._read(item)) is not None]
         decided: dict[Identity, Decision] = {}
         new: dict[Identity, tuple[Alert, Treatment]] = {}
-        for _, alert in read:
+        for item, alert in read:
             if (decision := self._known(alert)) is not None:
                 decided[alert.identity] = decision
             else:
-                new[alert.identity] = alert, self._treatment(alert)
+                new[alert.identity] = alert, self._treatment(item, alert)
 
         # A resolve is never held up: waiting for a model would keep people on a page that is over.
         resolves = any(alert.resolved(self._now()) for _, alert in read)
@@ -134,9 +134,9 @@ class Pipeline:
             self._failed("known", alert)
             return None
 
-    def _treatment(self, alert: Alert) -> Treatment:
+    def _treatment(self, item: alerts.Item, alert: Alert) -> Treatment:
         # A resolve that we know nothing about ends an alert that went bare.
-        if alert.resolved(self._now()):
+        if alert.resolved(self._now()) or not item.usual:
             return Treatment.PLAIN
         try:
             return self._rollout.treatment(alert)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 
 import jsonschema
@@ -13,6 +14,7 @@ from proxy.classification import answers
 from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
 from proxy.errors import ClassifierInvalidAnswer
 
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 GOOD = {"severity": "warning", "category": "storage", "confidence": "high"}
 
 
@@ -80,11 +82,7 @@ def test_any_text_is_a_verdict_or_refused(text: str):
         answers.parse(text, "m")
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
-    )
-)
+@given(SCALARS | st.lists(SCALARS) | st.dictionaries(st.text(), SCALARS))
 def test_any_members_are_a_verdict_or_refused(value: object):
     for name in (*GOOD, "summary", "recommendations"):
         try:
@@ -119,9 +117,9 @@ def test_text_is_plain_words(said: str, kept: str):
 @given(st.text("htps:/w.<>b[]()!ja \n"))
 def test_no_text_keeps_a_link_or_a_tag(said: str):
     summary = answers.parse(good(summary=said), "m").summary
-    assert "://" not in summary.replace(" ://", "")
-    assert "<b>" not in summary
-    assert "](" not in summary or "[" not in summary.split("](")[0]
+    assert not re.search(r"[a-z]://", summary)
+    assert not re.search(r"</?[a-z][^<>]*>", summary)
+    assert not re.search(r"\[[^\[\]]*\]\([^()]*\)", summary)
 
 
 def test_members_and_verdict_are_each_others_inverse():

@@ -144,7 +144,22 @@ async def test_an_error_means_the_rules(service_with, observer, error):
 async def test_a_bug_of_the_classifier_means_the_rules(service_with, observer):
     [found] = await service_with(FakeModel([ZeroDivisionError("key sk-123")])).classify([an_alert()], 1)
     assert found.now.source is Source.RULES
-    assert observer.outcomes == ["error"]
+    assert observer.outcomes == ["bug"]
+
+
+async def test_a_row_of_failures_is_logged_once_and_so_is_its_end(service_with, capsys):
+    errors = [ClassifierTimeout("sk-1"), ClassifierTimeout("sk-1"), ZeroDivisionError("sk-1")]
+    service = service_with(FakeModel([*errors, verdict(), verdict(), ClassifierTimeout("sk-1")]), cache=False)
+    for _ in range(6):
+        await service.classify([an_alert()], 1)
+    said = capsys.readouterr().out
+    assert [line.split("reason=")[-1].strip() for line in said.splitlines() if "fails" in line] == [
+        "timeout",
+        "'bug (ZeroDivisionError)'",
+        "timeout",
+    ]
+    assert said.count("answers again") == 1
+    assert "sk-1" not in said
 
 
 async def test_without_fallback_nobody_answers_for_the_model(service_with):

@@ -125,11 +125,6 @@ def test_what_is_no_array_of_json_is_refused(content):
         pytest.param(b'{"labels":{"a":"b"},"Labels":{"a":"c"}}', id="labels twice in two spellings"),
         pytest.param('{"label\u017f":{"a":"b"}}'.encode(), id="a spelling only Go takes for labels"),
         pytest.param(b'{"labels":{"a":"\\ud800"}}', id="a lone surrogate"),
-        pytest.param(b'{"labels":{"a":"b"},"annotations":null}', id="null annotations"),
-        pytest.param(b'{"labels":{"a":"b"},"annotations":{"a":{}}}', id="annotations that are no strings"),
-        pytest.param(b'{"labels":{"a":"b"},"startsAt":1}', id="a time that is a number"),
-        pytest.param(b'{"labels":{"a":"b"},"startsAt":"yesterday"}', id="a time that is none"),
-        pytest.param(b'{"labels":{"a":"b"},"startsAt":"2026-11-22T10:59:56"}', id="a time without its zone"),
     ],
 )
 def test_an_alert_in_an_unusual_form_is_not_read_but_its_neighbours_are(alert):
@@ -137,6 +132,33 @@ def test_an_alert_in_an_unusual_form_is_not_read_but_its_neighbours_are(alert):
     assert [batch.items[i].read().labels["a"] for i in (0, 2)] == ["1", "2"]
     with pytest.raises(ValueError, match=r"."):
         batch.items[1].read()
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b'"annotations":null', id="null annotations"),
+        pytest.param(b'"annotations":{"a":{}}', id="annotations that are no strings"),
+        pytest.param(b'"annotations":{},"annotations":{}', id="annotations twice"),
+        pytest.param(b'"Annotations":{}', id="annotations in another spelling"),
+        pytest.param(b'"startsAt":1', id="a time that is a number"),
+        pytest.param(b'"startsAt":"yesterday"', id="a time that is none"),
+        pytest.param(b'"endsAt":"2026-11-22T10:59:56"', id="a time without its zone"),
+    ],
+)
+def test_an_alert_of_which_only_the_rest_is_unusual_is_known_by_its_labels(rest):
+    content = b'[{"labels":{"a":"b"},' + rest + b"}]"
+    batch = alerts.decode(content)
+    [item] = batch.items
+    assert (item.read().labels, item.usual) == ({"a": "b"}, False)
+    changed = alerts.encode(batch, item.insertions(ADDED, TEXTS))
+    assert changed == content.replace(b'"a":"b"', b'"a":"b","ai_severity":"critical","ai_category":"storage"')
+
+
+def test_a_name_of_ours_with_an_empty_value_is_no_label_of_the_senders():
+    batch = alerts.decode(b'[{"labels":{"a":"b","ai_severity":""}}]')
+    changed = json.loads(alerts.encode(batch, batch.items[0].insertions(ADDED, {})))
+    assert changed == [{"labels": {"a": "b", **ADDED}}]
 
 
 def test_numbers_keep_their_digits_however_many():

@@ -154,6 +154,16 @@ async def test_the_senders_words_stand(proxy_with):
     assert await proxy.post(alert) == [alert]
 
 
+async def test_an_unusual_form_neither_gives_nor_takes_labels(proxy_with, alertmanager):
+    proxy = await proxy_with(FakeModel())
+    unusual = {**posted("Known"), "annotations": None}
+    [labels] = await proxy.labels(posted("Known"))
+    assert await proxy.labels(unusual) == [labels]
+    first = {**posted("New"), "annotations": None}
+    assert await proxy.post(first) == [first]
+    assert await proxy.labels(posted("New")) == [{}]
+
+
 async def test_watchdog_is_left_alone(proxy_with):
     model = FakeModel()
     proxy = await proxy_with(model)

@@ -1,0 +1,70 @@
+import io
+import json
+import logging
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+
+from proxy.telemetry import Metrics, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def logged(form, level="info"):
+    """Log a few things and return what came out."""
+    out = io.StringIO()
+    configure_logging(level, form, out)
+    log = structlog.get_logger("test")
+    log.debug("quiet")
+    log.warning("loud", alertname="A b", count=2, nothing=None)
+    logging.getLogger("aiohttp.server").info("theirs", extra={"port": 1})
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("failed")
+    return out.getvalue()
+
+
+def test_logfmt_has_a_line_for_each_event():
+    lines = logged("logfmt").splitlines()
+    assert len(lines) == 3
+    assert 'level=warning event=loud alertname="A b" count=2' in lines[0]
+    assert lines[0].startswith("ts=20")
+    assert "event=theirs port=1" in lines[1]
+    assert "ValueError: why" in lines[2]
+
+
+def test_json_has_an_object_for_each_event():
+    loud, theirs, failed = map(json.loads, logged("json").splitlines())
+    assert (loud["event"], loud["alertname"], loud["count"], loud["level"]) == ("loud", "A b", 2, "warning")
+    assert (theirs["event"], theirs["port"]) == ("theirs", 1)
+    assert "ValueError: why" in failed["exception"]
+
+
+def test_console_is_for_people_and_has_no_colours_in_a_file():
+    text = logged("console")
+    assert "loud" in text
+    assert "\x1b[" not in text
+
+
+@pytest.mark.parametrize(("level", "events"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+def test_the_level_bounds_what_is_logged(level, events):
+    assert len(logged("json", level).splitlines()) == events
+
+
+def test_all_metrics_are_ours_and_two_sets_live_side_by_side():
+    registries = [CollectorRegistry(), CollectorRegistry()]
+    for registry in registries:
+        Metrics(registry)
+    names = [line.split()[2] for line in generate_latest(registries[0]).decode().splitlines() if "# TYPE" in line]
+    assert names
+    assert all(name.startswith("aiproxy_") for name in names)
+    assert not [name for name in names if name.endswith("_created")]
