@@ -16,7 +16,7 @@ REFERENCE_COMMAND := $(BIN)/python -c 'from proxy import config; print(config.re
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help venv programs tools check fmt docs test proof demo lock wheel clean
+.PHONY: help venv programs tools check fmt docs test proof bench demo lock wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ test: check programs ## checks first, tests next, coverage last
 
 proof: $(STAMP) programs ## the long proofs
 	$(BIN)/pytest -m proof
+
+bench: $(STAMP) programs ## figures for docs/explanation/performance.md, as ratios
+	$(BIN)/python tests/bench/start.py
 
 demo: $(STAMP) programs ## see it work; ONCE=1 ends by itself, MODEL=local asks a model
 	$(BIN)/alertmanager-ai-proxy demo $(if $(ONCE),--once) $(if $(MODEL),--model=$(MODEL))

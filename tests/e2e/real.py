@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import yaml
 from aiohttp import web
+from fakes import body
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN = 30.0
@@ -82,6 +83,14 @@ async def get(url: str) -> Any:
     async with aiohttp.ClientSession() as client, client.get(url) as answered:
         assert answered.status == 200, f"{url}: {answered.status} {await answered.text()}"
         return await answered.json()
+
+
+async def send(url: str, *alerts: dict, path: str = "/api/v2/alerts") -> int:
+    """POST alerts as Prometheus does, and return the status."""
+    async with aiohttp.ClientSession() as client:
+        headers = {"Content-Type": "application/json"}
+        async with client.post(url + path, data=body(*alerts), headers=headers) as answered:
+            return answered.status
 
 
 async def metric(url: str, sample: str) -> float:

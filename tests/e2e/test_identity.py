@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from fake_provider import FakeProvider, Hang, Reset, verdict
-from real import Proxy, alertmanager, get, metric, model_ready, prometheus, proxy, webhook
+from fakes import posted
+from real import Proxy, alertmanager, get, metric, model_ready, prometheus, proxy, send, webhook
 
 SEVERITIES = ("critical", "warning", "info", "noise")
 KEY = "sk-canary-0123456789"
@@ -170,3 +171,26 @@ async def test_with_a_hanging_model_64_alerts_cost_the_budget_once_and_prometheu
             assert await metric(px.admin, "aiproxy_post_waited_seconds_count") == 1
             assert 2.9 < await metric(px.admin, "aiproxy_post_waited_seconds_sum") < 3.5
             assert len(provider.requests) == 1
+
+
+async def test_twenty_posts_of_new_alerts_in_a_row_with_a_hanging_model(am_binary, tmp_path):
+    """With the budget as shipped: waiting 3 s for each of them would be a minute, and Prometheus would drop alerts."""
+    async with (
+        FakeProvider([Hang()]) as provider,
+        webhook() as hook,
+        alertmanager(am_binary, routing(hook.url), tmp_path) as am,
+        proxy(
+            am.url,
+            tmp_path,
+            "--enrichment.mode=enriched",
+            "--llm.enabled",
+            "--llm.provider=ollama",
+            f"--llm.base-url={provider.url}",
+        ) as px,
+    ):
+        await model_ready(px)
+        begun = time.monotonic()
+        for n in range(20):
+            assert await send(px.url, posted(f"New{n}")) == 200
+        assert 6 < time.monotonic() - begun < 15
+        assert len(await get(f"{am.url}/api/v2/alerts")) == 20

@@ -9,18 +9,11 @@ import subprocess
 
 import aiohttp
 import pytest
-from fakes import body, posted
-from real import ROOT, alertmanager, free_port, get, metric, proxy, webhook
+from fakes import posted
+from real import ROOT, alertmanager, free_port, get, metric, proxy, send, webhook
 from test_identity import routing
 
 from proxy.alert import fingerprint
-
-
-async def send(url: str, *alerts: dict, path: str = "/api/v2/alerts") -> int:
-    async with aiohttp.ClientSession() as client:
-        headers = {"Content-Type": "application/json"}
-        async with client.post(url + path, data=body(*alerts), headers=headers) as answered:
-            return answered.status
 
 
 async def held(url: str) -> dict[str, dict[str, str]]:
