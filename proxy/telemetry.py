@@ -21,7 +21,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        disable_created_metrics()  # a second series for each counter, which Prometheus has no use for
+        # A second series for each counter, which Prometheus has no use for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self.build_info = Info("aiproxy_build", "The version that runs.", registry=registry)
         self.build_info.info({"version": __version__})
         self.mode = Gauge(

@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from aiohttp import ClientSession
@@ -11,6 +12,7 @@ from fakes import FakeModel, body, exchange, post, posted, settings, status_of
 
 from proxy import app
 from proxy.config import Address
+from proxy.decisions import living
 
 
 async def get(port, path):
@@ -67,6 +69,17 @@ async def test_a_stop_answers_what_has_come_in(alertmanager):
         asyncio.get_running_loop().call_later(0.2, model.release.set)
     assert status_of(await pending) == 200
     assert "ai_severity" in alertmanager.posts[0].alerts[0]["labels"]
+
+
+async def test_decisions_end_when_their_alerts_have(alertmanager, monkeypatch):
+    monkeypatch.setattr(app, "EXPIRE_EVERY", 0.02)
+    monkeypatch.setattr(living, "AFTER_LAST_SIGN", timedelta(seconds=0.3))
+    async with app.build(settings(alertmanager.url, enrichment__mode="enriched")) as running:
+        await exchange(running.data_port, post(body(posted(ends=0.1))))
+        assert '"living": 1' in (await get(running.admin_port, "/api/v1/status"))[1]
+        async with asyncio.timeout(5):
+            while '"living": 0' not in (await get(running.admin_port, "/api/v1/status"))[1]:
+                await asyncio.sleep(0.05)
 
 
 async def test_no_task_outlives_the_proxy(alertmanager):

@@ -44,12 +44,16 @@ class Child:
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> Self:
-        """Start `command`, and pass each line that it prints to `on_line`. Whoever starts a child stops it."""
+        """Start `command`, and pass each line that it prints to `on_line`. Whoever starts a child stops it.
+
+        `env` is its environment; by default ours, without the settings of the model.
+        """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())),
             *command,
             cwd=cwd,
-            env=env,
+            # The key of a model is the proxy's business alone.
+            env=env or {name: value for name, value in os.environ.items() if not name.startswith("LLM_")},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -96,13 +96,14 @@ async def _scene(stage: Stage, programs: Programs, once: bool, model: str | None
     # Last, so that all alerts begin after the proxy did: it labels no others.
     prometheus = await stage.start_prometheus(programs.prometheus, data)
     for line in (
-        f"Prometheus    {prometheus}/alerts",
+        # Debian's Prometheus has only the classic pages.
+        f"Prometheus    {await stage.page(prometheus, '/alerts', '/classic/alerts', '/')}",
         f"Alertmanager  {data}/  (its page and API, through the proxy)",
-        f"Proxy         {await stage.status_page(admin)}",
+        f"Proxy         {await stage.page(admin, '/', '/api/v1/status')}",
         *verdicts,
         "Routes        " + ", ".join(f"{severity} to {receiver}" for severity, receiver in RECEIVERS.items()),
         "",
-        "Prometheus sends its first alerts some seconds after its start."
+        "The first alerts come some seconds after the start of Prometheus."
         + ("" if once else " Ctrl-C ends everything."),
         "",
     ):

@@ -137,10 +137,14 @@ class Stage:
                     await asyncio.sleep(_POLL)
         return settings.describe(status["model"] if status else {}, local)
 
-    async def status_page(self, admin: str) -> str:
-        """Return the URL of the proxy's page, or of its status in JSON where it has none."""
-        async with self._session.get(f"{admin}/") as response:
-            return f"{admin}/" if response.ok else f"{admin}/api/v1/status"
+    async def page(self, url: str, *paths: str) -> str:
+        """Return the URL of the first of `paths` that is there, else of the last: not every build has every page."""
+        for path in paths[:-1]:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self._session.get(url + path) as response:
+                    if response.ok:
+                        return url + path
+        return url + paths[-1]
 
     async def _start(
         self,
