@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import structlog
@@ -47,6 +47,9 @@ from proxy.matchers import parse_matchers
 from proxy.policy import Mode
 from proxy.telemetry import Metrics
 
+if TYPE_CHECKING:
+    from proxy.classification.worker.client import ModelWorker
+
 log = structlog.get_logger(__name__)
 
 IDLE: Final = 3600.0
@@ -54,6 +57,11 @@ IDLE: Final = 3600.0
 a POST that meets the closing of its connection is lost."""
 HEADER_LIMIT: Final = 1 << 20
 """Bytes of one header or of the request line: Go's limit for all of them together."""
+PREPARE_BEYOND_BUDGET: Final = 2.0
+"""Seconds that the work on a batch itself may take. Prometheus' batches take milliseconds; a POST of 40 MB takes longer
+than this, and is forwarded as it came while there is time left for Alertmanager."""
+DRAIN: Final = 10.0
+"""Seconds at most for what has come in, so that SIGTERM ends within 15."""
 CACHED_CLASSES: Final = 10_000
 EXPIRE_EVERY: Final = 60.0
 
@@ -88,7 +96,7 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
         metrics = Metrics(_registry())
         started_at = datetime.now(UTC)
         url = URL(settings.alertmanager.url)
-        serving = _Flag()
+        serving = asyncio.Event()
         names = Names(
             settings.enrichment.severity_label,
             settings.enrichment.category_label,
@@ -115,20 +123,19 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             salt=f"{settings.llm.provider}/{settings.llm.model}/{prompts.VERSION}",
             cache=_class_cache(settings),
             allowance=allowance,
-            observer=_ServiceObserver(metrics),
+            observer=metrics,
             fallback=settings.llm.enable_fallback,
             floor=settings.enrichment.severity_floor,
         )
         stack.push_async_callback(service.close)
 
         session = await stack.enter_async_context(_session())
-        observer = _PipelineObserver(metrics)
         decider = Decider(
             living=living,
             store=store,
             verdicts=service,
             names=names,
-            on_fault=observer.fault,
+            on_fault=metrics.fault,
             on_store_error=metrics.store_errors.inc,
         )
         recovery = Recovery(
@@ -140,19 +147,21 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
         )
         switch = Switch(rollout, recovery)
         pipeline = Pipeline(
-            rollout=rollout, decider=decider, living=living, recovery=recovery, budget=budget, observer=observer
+            rollout=rollout, decider=decider, living=living, recovery=recovery, budget=budget, observer=metrics
         )
         forwarder = Forwarder(
             session,
+            await stack.enter_async_context(_session(keep_alive=False)),
             url,
             settings.alertmanager.timeout.total_seconds(),
-            on_retry=lambda cause: metrics.upstream_retries.labels(cause).inc(),
+            on_retry=metrics.retried,
         )
         listener = DataListener(
             forwarder,
             pipeline,
-            on_post=lambda code: metrics.posts.labels(str(code)).inc(),
-            on_fault=observer.fault,
+            prepare_within=budget + PREPARE_BEYOND_BUDGET,
+            on_post=metrics.posted,
+            on_fault=metrics.fault,
         )
         metrics.mode.set_function(lambda: rollout.mode.number)
         metrics.decisions.set_function(lambda: len(living))
@@ -162,7 +171,7 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             return {
                 "version": __version__,
                 "started_at": started_at.isoformat(),
-                "ready": serving.up,
+                "ready": serving.is_set(),
                 "mode": rollout.mode.value,
                 "mode_source": rollout.source,
                 "labelling_since": rollout.labelling_since.isoformat() if rollout.labelling_since else None,
@@ -182,13 +191,13 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             registry=metrics.registry,
             current=rollout,
             switch=switch,
-            ready=lambda: serving.up,
+            ready=serving.is_set,
             status=status,
             token=settings.web.admin_token.reveal(),
             loopback=_is_loopback(settings.web.admin_listen_address),
         )
         admin_port = await _listen(
-            stack, web.AppRunner(admin, access_log=None), settings.web.admin_listen_address, "admin"
+            stack, web.AppRunner(admin, access_log=None, shutdown_timeout=1), settings.web.admin_listen_address, "admin"
         )
         _background(stack, "recovery", recovery.run())
         _background(stack, "expiry", _expire(living, decider))
@@ -200,22 +209,14 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
         )
-        drain = settings.alertmanager.timeout.total_seconds() + 1
+        drain = min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN)
         data_port = await _listen(
-            stack, web.ServerRunner(server, shutdown_timeout=min(drain, 12)), settings.web.listen_address, "data"
+            stack, web.ServerRunner(server, shutdown_timeout=drain), settings.web.listen_address, "data"
         )
-        serving.up = True
-        stack.callback(serving.down)
+        serving.set()
+        stack.callback(serving.clear)
         _banner(settings, rollout, the_model, data_port, admin_port)
         yield Running(data_port, admin_port)
-
-
-class _Flag:
-    def __init__(self) -> None:
-        self.up = False
-
-    def down(self) -> None:
-        self.up = False
 
 
 class _Model:
@@ -227,6 +228,7 @@ class _Model:
         self.classifier: Classifier | None = None
         self.key = "not needed" if not self._llm.enabled else "set" if self._llm.api_key else "missing"
         self.state = "disabled"
+        self._worker: ModelWorker | None = None
         metrics.model_enabled.set(self._llm.enabled)
 
     @property
@@ -252,7 +254,7 @@ class _Model:
                 model=self.name,
             )
             return
-        from proxy.classification.worker.client import ModelConfig, ModelWorker  # late: not needed by the rules
+        from proxy.classification.worker.client import ModelConfig, ModelWorker  # late: the rules need none of it
 
         worker = ModelWorker(
             ModelConfig(
@@ -269,38 +271,15 @@ class _Model:
             on_restart=self._metrics.worker_restarts.inc,
         )
         self.classifier = await stack.enter_async_context(worker)
+        self._worker = worker
 
     def status(self) -> dict[str, Any]:
-        return {"enabled": self._llm.enabled, "name": self.name, "key": self.key, "state": self.state}
+        why = self._worker.why_unusable if self._worker else ""
+        return {"enabled": self._llm.enabled, "name": self.name, "key": self.key, "state": self.state, "why": why}
 
     def _enter(self, state: str) -> None:
         self.state = state
         self._metrics.model_usable.set(state == "ready")
-
-
-class _PipelineObserver:
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def unread(self, reason: str) -> None:
-        self._metrics.posts_forwarded_unread.labels(reason).inc()
-
-    def alert(self, added: str) -> None:
-        self._metrics.alerts.labels(added).inc()
-
-    def fault(self, stage: str) -> None:
-        self._metrics.alert_faults.labels(stage).inc()
-
-
-class _ServiceObserver:
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def asked(self, outcome: str, seconds: float) -> None:
-        self._metrics.model_calls.labels(outcome).observe(seconds)
-
-    def waited(self, seconds: float) -> None:
-        self._metrics.post_waited.observe(seconds)
 
 
 def _registry() -> CollectorRegistry:
@@ -317,9 +296,14 @@ def _class_cache(settings: Settings) -> TTLCache[ClassKey, Classification] | Non
     return TTLCache(CACHED_CLASSES, settings.llm.cache_ttl.total_seconds())
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(*, keep_alive: bool = True) -> aiohttp.ClientSession:
+    connector = (
+        aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE)
+        if keep_alive
+        else aiohttp.TCPConnector(limit=0, force_close=True)
+    )
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+        connector=connector,
         # Nothing that the sender did not say, and nothing remembered from one request to the next.
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -4,8 +4,10 @@ ProxyError
 ├── ConfigError          the start (or the check) ends with exit 1; carries every mistake found, one a line
 ├── DecodeError          the body is forwarded as it came, Alertmanager judges it
 ├── StoreError           memory carries on; counted
+├── Superseded           a switch of the mode was overtaken by a later one; whoever asked gets 409
 ├── UpstreamError        the sender gets 502 or 504; nothing was acknowledged
-│   └── UpstreamTimeout
+│   ├── UpstreamTimeout
+│   └── UpstreamRefused  Alertmanager answered our own question with a refusal; needs a person
 └── ClassifierError      the rules decide; `reason` labels the metric
     ├── ClassifierUnusable       cannot work as configured; needs a person
     ├── ClassifierRejected       the provider refused this request (key, model name, content)
@@ -45,6 +47,10 @@ class StoreError(ProxyError):
     """A decision store cannot answer."""
 
 
+class Superseded(ProxyError):
+    """What was asked for was overtaken by a later request."""
+
+
 class UpstreamError(ProxyError):
     """Alertmanager gave no answer."""
 
@@ -55,6 +61,10 @@ class UpstreamTimeout(UpstreamError):
     """Alertmanager gave no answer in time."""
 
     status = 504
+
+
+class UpstreamRefused(UpstreamError):
+    """Alertmanager does not answer our own question: credentials, or a path."""
 
 
 class ClassifierError(ProxyError):

@@ -43,9 +43,9 @@ class Metrics:
         self.alerts = Counter(
             "aiproxy_alerts_total", "Alerts in POSTs that were read, by what was added.", ["added"], registry=registry
         )
-        self.alert_faults = Counter(
-            "aiproxy_alert_faults_total",
-            "Alerts that went as they came because of a bug of this program, by stage.",
+        self.faults = Counter(
+            "aiproxy_faults_total",
+            "Times an alert (in the stages batch and late: a whole POST) went as it came, which is a bug, by stage.",
             ["stage"],
             registry=registry,
         )
@@ -89,6 +89,36 @@ class Metrics:
         self.store_errors = Counter(
             "aiproxy_store_errors_total", "Questions that the decision store did not answer.", registry=registry
         )
+
+    # What the rooms report: they know these methods as their Observer, and nothing of metrics.
+
+    def unread(self, reason: str) -> None:
+        """A body was forwarded without being read."""
+        self.posts_forwarded_unread.labels(reason).inc()
+
+    def alert(self, added: str) -> None:
+        """An alert leaves."""
+        self.alerts.labels(added).inc()
+
+    def fault(self, stage: str) -> None:
+        """A bug of ours cost an alert, or a batch, what would have been added."""
+        self.faults.labels(stage).inc()
+
+    def asked(self, outcome: str, seconds: float) -> None:
+        """A call of the model ended."""
+        self.model_calls.labels(outcome).observe(seconds)
+
+    def waited(self, seconds: float) -> None:
+        """A POST was held up for verdicts."""
+        self.post_waited.observe(seconds)
+
+    def posted(self, code: int) -> None:
+        """A POST of alerts was answered."""
+        self.posts.labels(str(code)).inc()
+
+    def retried(self, cause: str) -> None:
+        """Alertmanager was tried once more."""
+        self.upstream_retries.labels(cause).inc()
 
 
 def configure_logging(level: str, output: str, stream: TextIO | None = None) -> None:

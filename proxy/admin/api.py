@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
-from proxy.errors import StoreError
+from proxy.errors import StoreError, Superseded
 from proxy.policy import Mode
 
 OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
@@ -21,7 +21,7 @@ OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
 
 
 class ModeSwitch(Protocol):
-    """Changes the mode; raises StoreError when it cannot be kept."""
+    """Changes the mode; raises StoreError when it cannot be kept, and Superseded by a later switch."""
 
     async def to(self, mode: Mode, asked_by: str) -> None: ...
 
@@ -48,8 +48,8 @@ def admin_api(
 ) -> web.Application:
     """Return the admin listener's application.
 
-    `status` gives a JSON object. On a listener that is not `loopback`, everything but OPEN needs `token` as a bearer
-    token; an empty `token` closes it to everybody.
+    `status` gives a JSON object. Everything but OPEN needs `token` as a bearer token where there is one. With an empty
+    `token` it is open on a `loopback` listener, and closed to everybody on any other.
     """
     api = _Api(registry, current, switch, ready, status)
     app = web.Application(middlewares=[_guard(token, loopback)])
@@ -102,6 +102,8 @@ class _Api:
             return _error(400, str(exc))
         try:
             await self._switch.to(mode, asked_by=request.remote or "unknown")
+        except Superseded as exc:
+            return _error(409, str(exc))
         except StoreError as exc:
             return _error(503, f"the mode was not changed, because it could not be kept: {exc}")
         return await self.get_mode(request)
@@ -111,7 +113,7 @@ def _mode(body: bytes) -> Mode:
     known = ", ".join(mode.value for mode in Mode)
     try:
         wanted = json.loads(body)["mode"]
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise ValueError(f'want a JSON object such as {{"mode": "enriched"}}; modes are {known}') from None
     try:
         return Mode(wanted)
@@ -126,14 +128,13 @@ def _guard(token: str, loopback: bool) -> Any:
     ) -> web.StreamResponse:
         if request.path in OPEN:
             return await handler(request)
-        if loopback:
-            # A page on some other site may resolve its own name to this address (DNS rebinding).
-            if not _names_loopback(request.host):
-                return _error(403, f"the Host header {request.host!r} does not name this machine")
-        elif not token:
-            return _error(403, "closed: set web.admin_token or web.admin_token_file, or listen on 127.0.0.1")
-        elif not _bears(request, token):
+        if token and not _bears(request, token):
             return _error(401, "want the header Authorization: Bearer <web.admin_token>")
+        if not token and not loopback:
+            return _error(403, "closed: set web.admin_token or web.admin_token_file, or listen on 127.0.0.1")
+        if not token and not _names_loopback(request.host):
+            # A page on some other site may resolve its own name to this address (DNS rebinding).
+            return _error(403, f"the Host header {request.host!r} does not name this machine")
         if request.method not in {"GET", "HEAD"} and _cross_origin(request):
             return _error(403, "refused: the request comes from a page of another origin")
         return await handler(request)
@@ -143,7 +144,8 @@ def _guard(token: str, loopback: bool) -> Any:
 
 def _bears(request: web.Request, token: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+    key = given.strip().encode(errors="surrogateescape")
+    return scheme.lower() == "bearer" and hmac.compare_digest(key, token.encode())
 
 
 def _cross_origin(request: web.Request) -> bool:
@@ -154,7 +156,10 @@ def _cross_origin(request: web.Request) -> bool:
 
 
 def _names_loopback(host: str) -> bool:
-    name = URL.build(scheme="http", authority=host).host or ""
+    try:
+        name = URL.build(scheme="http", authority=host).host or ""
+    except ValueError:
+        return False
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:

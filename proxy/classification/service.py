@@ -175,14 +175,15 @@ class ClassificationService:
     async def _wait(self, calls: Collection[_Call], wait: float) -> None:
         if not calls or wait <= 0:
             return
-        # A class that was waited for once is not waited for again: whoever waited had the whole budget.
+        granted = self._allowance.take(wait)
+        if not granted:
+            return
+        # A class that was waited for once is not waited for again while its call is under way.
         for call in calls:
             call.waited_for = True
-        granted = self._allowance.take(wait)
         begun = self._monotonic()
         try:
-            if granted:
-                await asyncio.wait([call.task for call in calls], timeout=granted)
+            await asyncio.wait([call.task for call in calls], timeout=granted)
         finally:
             spent = self._monotonic() - begun
             self._allowance.give_back(granted - spent)

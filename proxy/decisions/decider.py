@@ -20,6 +20,10 @@ from proxy.errors import StoreError
 log = structlog.get_logger(__name__)
 
 
+Improve = Callable[[Decision, Classification], Decision]
+"""Adds a later verdict's text to a decision, and leaves its labels alone."""
+
+
 class Verdicts(Protocol):
     """Where verdicts come from: one per alert, in order, after at most `wait` seconds."""
 
@@ -102,20 +106,20 @@ class Decider:
             if treatment is not Treatment.PLAIN and alert.identity not in held
         }
         proposed = {identity: Decision(identity) for identity in alerts if identity not in held}
-        late: list[tuple[Identity, asyncio.Task[Classification | None]]] = []
+        late: list[tuple[Identity, asyncio.Task[Classification | None], Improve]] = []
         for (alert, treatment), verdict in zip(
             asked.values(), await self._classify(list(asked.values()), wait, rules_only), strict=True
         ):
-            if verdict.now is None:
-                continue
             build = self._names.label if treatment is Treatment.LABEL else self._names.annotate
-            proposed[alert.identity] = build(alert.identity, verdict.now)
+            if verdict.now is not None:
+                proposed[alert.identity] = build(alert.identity, verdict.now)
             if verdict.later is not None:
-                late.append((alert.identity, verdict.later))
+                text = self._names.improve if treatment is Treatment.LABEL else self._names.comment
+                late.append((alert.identity, verdict.later, text))
         held |= await self._claim(list(proposed.values()))
         decided = {identity: self._living.add(decision, alerts[identity]) for identity, decision in held.items()}
-        for identity, task in late:
-            task.add_done_callback(partial(self._text_landed, identity))
+        for identity, task, improve in late:
+            task.add_done_callback(partial(self._text_landed, identity, improve))
         return decided
 
     async def _classify(
@@ -147,6 +151,6 @@ class Decider:
         self._on_store_error()
         log.warning("the decision store does not answer, memory carries on", error=str(exc))
 
-    def _text_landed(self, identity: Identity, task: asyncio.Task[Classification | None]) -> None:
+    def _text_landed(self, identity: Identity, improve: Improve, task: asyncio.Task[Classification | None]) -> None:
         if not task.cancelled() and (verdict := task.result()):
-            self._living.improve(identity, lambda decision: self._names.improve(decision, verdict))
+            self._living.improve(identity, lambda decision: improve(decision, verdict))

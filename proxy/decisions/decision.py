@@ -63,6 +63,10 @@ class Names:
         """
         if not decision.labels and not decision.annotations:
             return decision
+        return self.comment(decision, verdict)
+
+    def comment(self, decision: Decision, verdict: Classification) -> Decision:
+        """Return `decision` with the text of a later verdict, also where it had none."""
         if not decision.labels:
             return self.annotate(decision.identity, verdict)
         source = {n: v for n, v in decision.annotations.items() if n == self._name("source")}

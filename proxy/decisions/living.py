@@ -63,6 +63,14 @@ class Living:
         self._sight(entry, alert)
         return entry.decision
 
+    def resolve_is_news(self, alert: Alert) -> bool:
+        """Whether `alert`, which has just arrived, ends something that was not known to be over.
+
+        Prometheus repeats a resolve for 15 minutes, in the same batches as new alerts.
+        """
+        entry = self._entries.get(alert.identity)
+        return alert.resolved(self._now()) and (entry is None or entry.resolved_at is None)
+
     def add(self, decision: Decision, alert: Alert) -> Decision:
         """Keep `decision` unless there is one already; return the one that holds. The first one wins."""
         entry = self._entries.get(decision.identity)

@@ -15,7 +15,7 @@ from proxy.alert import Alert
 from proxy.classification.allowance import WaitingAllowance
 from proxy.decisions.decider import Decider
 from proxy.decisions.decision import Decision, Names
-from proxy.errors import UpstreamError
+from proxy.errors import UpstreamError, UpstreamRefused
 
 log = structlog.get_logger(__name__)
 
@@ -72,27 +72,41 @@ class Recovery:
 
     async def run(self) -> None:
         """Recover, and do so again whenever `again` asks; the owner cancels it."""
-        failing = False
-        while True:
-            await self._wanted.wait()
-            try:
-                await self._recover()
-            except UpstreamError as exc:
-                if not failing:
-                    log.error(
-                        "cannot read Alertmanager's alerts: until this works, new alerts get the labels of the rules,"
-                        " and alerts labelled before the start may page again",
-                        error=str(exc),
-                    )
-                failing = True
-                self._on_outcome(False)
+        said = ""
+        try:
+            while True:
+                await self._wanted.wait()
+                failure = await self._attempt(said)
+                self.done = not failure
+                self._on_outcome(self.done)
+                if self.done:
+                    self._wanted.clear()
                 self._attempted.set()
-                await asyncio.sleep(self._retry)
-            else:
-                failing, self.done = False, True
-                self._wanted.clear()
-                self._on_outcome(True)
-                self._attempted.set()
+                if failure:
+                    await asyncio.sleep(self._retry)
+                said = failure
+        finally:
+            self._attempted.set()  # nobody waits for what has ended
+
+    async def _attempt(self, said: str) -> str:
+        """Return what went wrong, or nothing. Log it unless it was `said` before."""
+        try:
+            await self._recover()
+        except UpstreamError as exc:
+            failure = str(exc)
+            # Away is what an Alertmanager that starts beside us is; refusing needs a person.
+            tell = log.error if isinstance(exc, UpstreamRefused) else log.warning
+        except Exception as exc:  # noqa: BLE001 # it must be tried again, whatever it was
+            failure, tell = f"a bug: {type(exc).__name__}", log.exception
+        else:
+            return ""
+        if failure != said:
+            tell(
+                "cannot read Alertmanager's alerts: until this works, new alerts get the labels of the rules, and"
+                " alerts labelled before the start may page again",
+                error=failure,
+            )
+        return failure
 
     async def again(self) -> None:
         """Ask Alertmanager once more, and return when it was asked; `done` tells whether it answered."""

@@ -11,7 +11,7 @@ from yarl import URL
 
 from proxy.alert import Alert
 from proxy.decisions.recovery import HeldAlert
-from proxy.errors import UpstreamError
+from proxy.errors import UpstreamError, UpstreamRefused
 
 _HELP: Final = {
     401: "it wants credentials",
@@ -34,14 +34,14 @@ class AlertmanagerClient:
             async with self._session.get(self._url, timeout=aiohttp.ClientTimeout(total=self._timeout)) as answer:
                 if answer.status != 200:
                     why = _HELP.get(answer.status, "it should answer 200")
-                    raise UpstreamError(f"GET {self._url}: {answer.status}, {why}")
+                    raise UpstreamRefused(f"GET {self._url}: {answer.status}, {why}")
                 return [_held(alert) for alert in await answer.json()]
         except TimeoutError:
             raise UpstreamError(f"GET {self._url}: no answer within {self._timeout:g} s") from None
         except aiohttp.ClientError as exc:
             raise UpstreamError(f"GET {self._url}: {exc or type(exc).__name__}") from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise UpstreamError(f"GET {self._url}: no list of alerts in the answer") from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise UpstreamRefused(f"GET {self._url}: no list of alerts in the answer") from exc
 
 
 def _held(alert: dict[str, Any]) -> HeldAlert:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from json import JSONDecoder
@@ -52,6 +52,18 @@ class Member:
     end: int
 
 
+Insertion = tuple[int, str]
+"""An offset in the text of the batch, and what to put there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insertions:
+    """What adds labels and annotations to one alert."""
+
+    labels: Sequence[Insertion] = ()
+    annotations: Sequence[Insertion] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One element of the array."""
@@ -83,23 +95,20 @@ class Item:
             return False
         return True
 
-    def insertions(self, labels: LabelSet, annotations: LabelSet) -> list[tuple[int, str]]:
-        """Return what to insert, and at which offsets, to add `labels` and `annotations` to an alert that `read` takes.
+    def insertions(self, labels: LabelSet, annotations: LabelSet) -> Insertions:
+        """Return what to insert to add `labels` and `annotations` to an alert that `read` takes.
 
         What the sender said stands: a name that it gave a value is left out, and an unusual alert gets no annotations.
         """
         into = self._member("labels")
         assert into is not None  # noqa: S101 # read() has taken it
-        found = []
-        if text := _pairs(labels, into):
-            found.append((into.end - 1, text))
+        ours = _added(labels, into)
         if not annotations or not self.usual:
-            return found
+            return Insertions(ours)
         if (into := self._member("annotations")) is None:
-            found.append((self.start + 1, f'"annotations":{json.dumps(dict(annotations), separators=(",", ":"))},'))
-        elif text := _pairs(annotations, into):
-            found.append((into.end - 1, text))
-        return found
+            whole = f'"annotations":{json.dumps(dict(annotations), separators=(",", ":"))},'
+            return Insertions(ours, [(self.start + 1, whole)])
+        return Insertions(ours, _added(annotations, into))
 
     def _rest(self) -> tuple[dict[str, str], datetime | None, datetime | None]:
         """Return annotations, startsAt and endsAt. Raises ValueError."""
@@ -140,8 +149,8 @@ def decode(body: bytes) -> Batch:
     return Batch(text, items)
 
 
-def encode(batch: Batch, insertions: Iterable[tuple[int, str]]) -> bytes:
-    """Return the body with `insertions` (offset, text) put in; each offset at most once."""
+def encode(batch: Batch, insertions: Iterable[Insertion]) -> bytes:
+    """Return the body with `insertions` put in; each offset at most once."""
     parts, last = [], 0
     for offset, text in sorted(insertions):
         parts += [batch.text[last:offset], text]
@@ -217,11 +226,11 @@ def _time(member: Member | None) -> datetime | None:
     return None if time.year <= _GO_ZERO_YEAR else time
 
 
-def _pairs(added: Mapping[str, str], into: Member) -> str:
-    """Return the text that adds to the object `into` those pairs that it has no value for.
+def _added(pairs: Mapping[str, str], into: Member) -> list[Insertion]:
+    """Return what adds to the object `into` those pairs that it has no value for.
 
     An empty value is none: of two equal keys Alertmanager takes the last one, which is ours.
     """
     present = dict(into.value)
-    text = ",".join(f"{json.dumps(n)}:{json.dumps(v)}" for n, v in added.items() if not present.get(n))
-    return f",{text}" if text and present else text
+    text = ",".join(f"{json.dumps(n)}:{json.dumps(v)}" for n, v in pairs.items() if not present.get(n))
+    return [(into.end - 1, f",{text}" if present else text)] if text else []

@@ -18,8 +18,8 @@ from proxy.errors import UpstreamError, UpstreamTimeout
 from proxy.gateway.headers import end_to_end
 
 RETRY_FOR: Final = 4.0
-"""Seconds, both for how long an Alertmanager that went away is tried again, and for how recently it must have answered.
-It covers a restart; holding batches back for longer would throttle the healthy Alertmanagers beside it, because
+"""Seconds from the first failure in which an Alertmanager that answered before is tried again. It covers a restart.
+Holding batches back for longer, or each of them anew, would throttle the healthy Alertmanagers beside it, because
 Prometheus before 3.10 waits for all of them."""
 RETRY_EVERY: Final = (0.05, 0.5)
 """Seconds between attempts, drawn at random."""
@@ -68,15 +68,19 @@ class Forwarder:
     def __init__(
         self,
         session: aiohttp.ClientSession,
+        fresh: aiohttp.ClientSession,
         alertmanager: URL,
         timeout: float,
         on_retry: Callable[[str], None],
     ) -> None:
+        """`session` keeps its connections alive; `fresh` opens one for each request, for what failed on another."""
         self._session = session
+        self._fresh = fresh
         self._origin = str(alertmanager.origin())
         self._timeout = timeout
         self._on_retry = on_retry
-        self._answered_at: float | None = None
+        self._answered = False
+        self._failing_since: float | None = None
 
     async def post_alerts(self, request: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         """Deliver `body` in the place of the request's own, and return Alertmanager's answer.
@@ -129,33 +133,34 @@ class Forwarder:
 
     async def _persist(self, request: web.BaseRequest, body: bytes) -> Answer:
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        patience = begun + RETRY_FOR if self._recently_answered(begun) else begun
-        dead_connection_forgiven = False
+        session, forgiven = self._session, False
         while True:
             try:
-                answer = await self._attempt(request, body)
+                answer = await self._attempt(session, request, body)
             except aiohttp.ClientError as exc:
+                session = self._fresh
                 dropped = not isinstance(exc, aiohttp.ClientConnectorError)
-                if dropped and not dead_connection_forgiven:
-                    # A kept-alive connection may die between two POSTs. The POST is idempotent, so a fresh one gets it.
-                    dead_connection_forgiven = True
+                if dropped and not forgiven:
+                    # A kept-alive connection may die between two POSTs. The POST is idempotent: once more, at once.
+                    forgiven = True
                     self._on_retry("disconnected")
                     continue
+                if self._failing_since is None:
+                    self._failing_since = loop.time()
                 pause = random.uniform(*RETRY_EVERY)  # noqa: S311 # spreads attempts, guards nothing
-                if loop.time() + pause > patience:
+                if not self._answered or loop.time() + pause > self._failing_since + RETRY_FOR:
                     raise UpstreamError(f"Alertmanager at {self._origin}: {_cause(exc)}") from exc
                 self._on_retry("disconnected" if dropped else "refused")
                 await asyncio.sleep(pause)
             else:
-                self._answered_at = loop.time()
+                self._answered, self._failing_since = True, None
                 return answer
 
-    async def _attempt(self, request: web.BaseRequest, body: bytes) -> Answer:
+    async def _attempt(self, session: aiohttp.ClientSession, request: web.BaseRequest, body: bytes) -> Answer:
         headers = end_to_end(request.headers)
         headers.popall("Expect", None)
         headers["Content-Length"] = str(len(body))
-        async with self._session.post(
+        async with session.post(
             self._target(request),
             headers=headers,
             data=io.BytesIO(body) if len(body) > CHUNK else body,  # in pieces, so that nobody else has to wait for it
@@ -165,12 +170,9 @@ class Forwarder:
             text = await answer.content.read(ANSWER_LIMIT)
             while not answer.content.at_eof():
                 if len(text) >= ANSWER_LIMIT:
-                    raise aiohttp.ClientPayloadError("the answer is too long")
+                    raise UpstreamError(f"Alertmanager at {self._origin}: an answer of more than {ANSWER_LIMIT} bytes")
                 text += await answer.content.read(ANSWER_LIMIT - len(text))
             return Answer(answer.status, answer.reason or "", end_to_end(answer.headers), text)
-
-    def _recently_answered(self, now: float) -> bool:
-        return self._answered_at is not None and now - self._answered_at < RETRY_FOR
 
     def _target(self, request: web.BaseRequest) -> URL:
         path = request.raw_path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -26,19 +28,24 @@ class BodyPipeline(Protocol):
 
 
 class DataListener:
-    """Answers every request with Alertmanager's answer."""
+    """Answers every request with Alertmanager's answer.
+
+    `prepare_within` bounds, in seconds, what the pipeline may take: a bare alert is worth more than a late one.
+    """
 
     def __init__(
         self,
         forwarder: Forwarder,
         pipeline: BodyPipeline,
         *,
+        prepare_within: float,
         on_post: Callable[[int], None],
         on_fault: Callable[[str], None],
         body_limit: int = BODY_LIMIT,
     ) -> None:
         self._forwarder = forwarder
         self._pipeline = pipeline
+        self._prepare_within = prepare_within
         self._on_post = on_post
         self._on_fault = on_fault
         self._body_limit = body_limit
@@ -67,10 +74,12 @@ class DataListener:
         answer = await self._forwarder.post_alerts(request, prepared.body, deadline)
         if 400 <= answer.status < 500 and prepared.without_annotations is not None:
             # Should our text be what it refuses, the alert is worth more. The labels stay: they are its identity.
-            answer = await self._forwarder.post_alerts(request, prepared.without_annotations, deadline)
+            with contextlib.suppress(UpstreamError):  # no second answer: the first one stands
+                answer = await self._forwarder.post_alerts(request, prepared.without_annotations(), deadline)
         response = relayed(answer)
-        await response.prepare(request)
-        await response.write_eof(answer.body)
+        with contextlib.suppress(ConnectionError):  # the sender has hung up, and Alertmanager has the alerts
+            await response.prepare(request)
+            await response.write_eof(answer.body)
         return response
 
     async def _prepare(self, request: web.BaseRequest, body: bytes) -> Prepared:
@@ -78,11 +87,15 @@ class DataListener:
         if request.content_type != "application/json" or "Content-Encoding" in request.headers:
             return Prepared(body)
         try:
-            return await self._pipeline.run(body)
+            async with asyncio.timeout(self._prepare_within):
+                return await self._pipeline.run(body)
+        except TimeoutError:
+            self._on_fault("late")
+            log.error("a batch goes as it came: it could not be enriched in time", bytes=len(body))
         except Exception:
             self._on_fault("batch")
             log.exception("a bug: a batch goes as it came")
-            return Prepared(body)
+        return Prepared(body)
 
     async def _read(self, request: web.BaseRequest) -> tuple[bytes, bool]:
         """Return the body, and whether that is all of it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -22,6 +24,11 @@ from proxy.policy import Mode
 
 log = structlog.get_logger(__name__)
 
+_LARGE: Final = 1 << 20
+"""Bytes; Prometheus' batches are a tenth of it."""
+_BREATH: Final = 256
+"""Alerts; Prometheus' batches are no larger."""
+
 
 class Observer(Protocol):
     """What the pipeline counts."""
@@ -35,7 +42,7 @@ class Observer(Protocol):
         ...
 
     def fault(self, stage: str) -> None:
-        """A bug of ours in `read`, `select`, `decide` or `inject`: one alert goes as it came."""
+        """A bug of ours in `read`, `known`, `select`, `decide` or `inject`: one alert goes as it came."""
         ...
 
 
@@ -44,8 +51,8 @@ class Prepared:
     """What to forward."""
 
     body: bytes
-    without_annotations: bytes | None = None
-    """To be sent when Alertmanager refuses `body`; None when `body` has no annotations of ours."""
+    without_annotations: Callable[[], bytes] | None = None
+    """What to send when Alertmanager refuses `body`; None when `body` has no annotations of ours."""
 
 
 class Pipeline:
@@ -83,36 +90,45 @@ class Pipeline:
             self._observer.unread("idle")
             return Prepared(body)
         try:
-            batch = alerts.decode(body)
+            batch = await self._decode(body)
         except DecodeError:
             self._observer.unread("not_understood")
             return Prepared(body)
         await self._recovery.settled(self._budget)
 
-        read = [(item, alert) for item in batch.items if (alert := self._read(item)) is not None]
+        read: list[tuple[alerts.Item, Alert]] = []
         decided: dict[Identity, Decision] = {}
         new: dict[Identity, tuple[Alert, Treatment]] = {}
-        for item, alert in read:
+        resolves = False
+        async for item in _breathing(batch.items):
+            if (alert := self._read(item)) is None:
+                continue
+            read.append((item, alert))
+            resolves = resolves or self._living.resolve_is_news(alert)
             if (decision := self._known(alert)) is not None:
                 decided[alert.identity] = decision
             else:
                 new[alert.identity] = alert, self._treatment(item, alert)
 
-        # A resolve is never held up: waiting for a model would keep people on a page that is over.
-        resolves = any(alert.resolved(self._now()) for _, alert in read)
-        wait = 0.0 if resolves else max(0.0, self._budget - (self._monotonic() - begun))
-        decided |= await self._decider.decide(list(new.values()), wait, rules_only=not self._recovery.done)
+        # A resolve is not held up: waiting for a model would keep people on a page that is over.
+        until = begun if resolves else begun + self._budget
+        for some in _slices(list(new.values())):
+            wait = max(0.0, until - self._monotonic())
+            decided |= await self._decider.decide(some, wait, rules_only=not self._recovery.done)
 
         annotating = self._rollout.mode is not Mode.TRANSPARENT
-        labels: list[tuple[int, str]] = []
-        both: list[tuple[int, str]] = []
-        for item, alert in read:
-            only_labels, all_of_it = self._inject(item, decided.get(alert.identity), annotating)
-            labels += only_labels
-            both += all_of_it
-        if not both:
+        labels: list[alerts.Insertion] = []
+        annotations: list[alerts.Insertion] = []
+        async for item, alert in _breathing(read):
+            more = self._inject(item, alert, decided.get(alert.identity), annotating)
+            labels += more.labels
+            annotations += more.annotations
+        if not labels and not annotations:
             return Prepared(body)
-        return Prepared(alerts.encode(batch, both), alerts.encode(batch, labels) if both != labels else None)
+        return Prepared(
+            alerts.encode(batch, labels + annotations),
+            partial(alerts.encode, batch, labels) if annotations else None,
+        )
 
     @property
     def _idle(self) -> bool:
@@ -145,21 +161,43 @@ class Pipeline:
             return Treatment.PLAIN
 
     def _inject(
-        self, item: alerts.Item, decision: Decision | None, annotating: bool
-    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-        """Return what to insert: (labels alone, labels and annotations)."""
+        self, item: alerts.Item, alert: Alert, decision: Decision | None, annotating: bool
+    ) -> alerts.Insertions:
+        nothing = alerts.Insertions()
         if decision is None:
             self._observer.alert("nothing")
-            return [], []
-        annotations: Mapping[str, str] = decision.annotations if annotating else {}
+            return nothing
         try:
-            found = item.insertions(decision.labels, {}), item.insertions(decision.labels, annotations)
+            found = item.insertions(decision.labels, decision.annotations if annotating else {})
         except Exception:  # noqa: BLE001 # a bug of ours costs one alert its labels, never its delivery
-            self._failed("inject", None)
-            return [], []
-        self._observer.alert("labels" if found[0] else "annotations" if found[1] else "nothing")
+            self._failed("inject", alert)
+            return nothing
+        self._observer.alert("labels" if found.labels else "annotations" if found.annotations else "nothing")
         return found
+
+    async def _decode(self, body: bytes) -> alerts.Batch:
+        if len(body) <= _LARGE:
+            return alerts.decode(body)
+        # Seconds of work: in a thread, so that others' alerts go on meanwhile.
+        return await asyncio.to_thread(alerts.decode, body)
 
     def _failed(self, stage: str, alert: Alert | None) -> None:
         self._observer.fault(stage)
         log.exception("a bug: an alert goes as it came", stage=stage, alertname=alert.name if alert else None)
+
+
+_T = TypeVar("_T")
+
+
+def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Yield `items` in slices; what Prometheus posts is one."""
+    for at in range(0, len(items), _BREATH):
+        yield items[at : at + _BREATH]
+
+
+async def _breathing(items: Sequence[_T]) -> AsyncIterator[_T]:
+    """Yield `items`, and let others run now and then: a batch of 100,000 is work for seconds."""
+    for n, item in enumerate(items, 1):
+        yield item
+        if n % _BREATH == 0:
+            await asyncio.sleep(0)

@@ -27,6 +27,10 @@ ADDED = {"ai_severity": "critical", "ai_category": "storage"}
 TEXTS = {"ai_summary": 'says "why" \\ \n <b>\u00fc</b> \U0001f525', "ai_source": "rules"}
 
 
+def both(insertions):
+    return [*insertions.labels, *insertions.annotations]
+
+
 def written(items, indent, ascii_only):
     return json.dumps(items, indent=indent, ensure_ascii=ascii_only).encode()
 
@@ -41,7 +45,7 @@ def test_a_body_to_which_nothing_is_added_stays_the_same_bytes(items, indent, as
 def test_only_our_members_are_added(items, indent, ascii_only):
     content = written(items, indent, ascii_only)
     batch = alerts.decode(content)
-    insertions = [pair for item in batch.items for pair in item.insertions(ADDED, TEXTS)]
+    insertions = [pair for item in batch.items for pair in both(item.insertions(ADDED, TEXTS))]
 
     changed = json.loads(alerts.encode(batch, insertions))
 
@@ -55,7 +59,7 @@ def test_only_our_members_are_added(items, indent, ascii_only):
 def test_taking_the_insertions_out_again_gives_the_original_bytes(items, indent):
     content = written(items, indent, True)
     batch = alerts.decode(content)
-    insertions = sorted(pair for item in batch.items for pair in item.insertions(ADDED, TEXTS))
+    insertions = sorted(pair for item in batch.items for pair in both(item.insertions(ADDED, TEXTS)))
     text = alerts.encode(batch, insertions).decode()
     for offset, added in insertions:
         assert text[offset : offset + len(added)] == added
@@ -74,8 +78,7 @@ def test_what_the_sender_said_is_never_overwritten():
     mine = posted(ai_severity="mine")
     mine["annotations"]["ai_summary"] = "mine too"
     batch = alerts.decode(body(mine))
-    insertions = batch.items[0].insertions(ADDED, TEXTS)
-    changed = json.loads(alerts.encode(batch, insertions))[0]
+    changed = json.loads(alerts.encode(batch, both(batch.items[0].insertions(ADDED, TEXTS))))[0]
     assert changed["labels"] == mine["labels"] | {"ai_category": "storage"}
     assert changed["annotations"] == mine["annotations"] | {"ai_source": "rules"}
 
@@ -151,20 +154,20 @@ def test_an_alert_of_which_only_the_rest_is_unusual_is_known_by_its_labels(rest)
     batch = alerts.decode(content)
     [item] = batch.items
     assert (item.read().labels, item.usual) == ({"a": "b"}, False)
-    changed = alerts.encode(batch, item.insertions(ADDED, TEXTS))
+    changed = alerts.encode(batch, both(item.insertions(ADDED, TEXTS)))
     assert changed == content.replace(b'"a":"b"', b'"a":"b","ai_severity":"critical","ai_category":"storage"')
 
 
 def test_a_name_of_ours_with_an_empty_value_is_no_label_of_the_senders():
     batch = alerts.decode(b'[{"labels":{"a":"b","ai_severity":""}}]')
-    changed = json.loads(alerts.encode(batch, batch.items[0].insertions(ADDED, {})))
+    changed = json.loads(alerts.encode(batch, both(batch.items[0].insertions(ADDED, {}))))
     assert changed == [{"labels": {"a": "b", **ADDED}}]
 
 
 def test_numbers_keep_their_digits_however_many():
     content = b'[{"labels":{"a":"b"},"big":' + b"9" * 5000 + b',"exact":1.10,"huge":1e999}]'
     batch = alerts.decode(content)
-    changed = alerts.encode(batch, batch.items[0].insertions(ADDED, {}))
+    changed = alerts.encode(batch, both(batch.items[0].insertions(ADDED, {})))
     assert changed == content.replace(b'"a":"b"', b'"a":"b","ai_severity":"critical","ai_category":"storage"')
 
 

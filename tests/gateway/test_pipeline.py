@@ -403,7 +403,7 @@ async def test_a_bug_costs_one_alert_its_labels(proxy_with, monkeypatch, where, 
         assert set(got[1]["labels"]) & OURS == OURS
     else:
         assert got[1] == sent[1]
-    assert await proxy.metric(f'aiproxy_alert_faults_total{{stage="{stage}"}}') == 1
+    assert await proxy.metric(f'aiproxy_faults_total{{stage="{stage}"}}') == 1
 
 
 @pytest.mark.parametrize("where", ["decode", "encode"])
@@ -412,7 +412,7 @@ async def test_a_bug_that_hits_the_whole_batch_costs_its_labels_and_nothing_else
     proxy = await proxy_with(FakeModel())
     alert = posted()
     assert await proxy.post(alert) == [alert]
-    assert await proxy.metric('aiproxy_alert_faults_total{stage="batch"}') == 1
+    assert await proxy.metric('aiproxy_faults_total{stage="batch"}') == 1
 
 
 async def test_a_store_that_is_down_costs_nothing(proxy_with, monkeypatch):

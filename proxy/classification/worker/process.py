@@ -7,10 +7,13 @@ import contextlib
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Self
 
 from proxy.classification.worker import protocol
 from proxy.classification.worker.protocol import Message
+
+_OURS = frozenset({"LLM_API_KEY", "WEB_ADMIN_TOKEN"})
 
 
 class WorkerProcess:
@@ -37,8 +40,7 @@ class WorkerProcess:
                     "proxy.classification.worker",
                     str(its.fileno()),
                     pass_fds=(its.fileno(),),
-                    # Where the parent found this package, the child does.
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(str(p) for p in sys.path if p)},
+                    env=_environment(),
                     # Ctrl-C is for the parent, which then ends the child in its own time.
                     start_new_session=True,
                     # What libraries print may hold the prompt or the key. A crash is named over the socket.
@@ -93,3 +95,12 @@ class WorkerProcess:
     async def _ended_within(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), seconds)
+
+
+def _environment() -> dict[str, str]:
+    """Return the child's environment: ours, for the credentials that clouds put there, without our own secrets."""
+    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
+    # Where the parent found this package, the child does.
+    found = str(Path(__file__).parents[3])
+    environ["PYTHONPATH"] = os.pathsep.join([found, *filter(None, [environ.get("PYTHONPATH")])])
+    return environ
