@@ -11,7 +11,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 REFERENCE := docs/reference/configuration.md
-REFERENCE_COMMAND := $(BIN)/python -c 'from proxy import config; print(config.reference(), end="")'
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
@@ -58,9 +57,8 @@ fmt: $(STAMP) ## format and repair what can be repaired
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP) ## write the generated part of the reference anew
-	@sed '/^<!-- generated/,$$d' $(REFERENCE) > $(REFERENCE).new
-	$(REFERENCE_COMMAND) >> $(REFERENCE).new
+docs: $(STAMP) ## write the generated reference anew
+	$(BIN)/python -m proxy.config > $(REFERENCE).new
 	@mv $(REFERENCE).new $(REFERENCE)
 
 test: check programs ## checks first, tests next, coverage last

@@ -518,11 +518,6 @@ def test_what_is_no_duration(text):
         kinds.DurationKind().parse(text)
 
 
-def test_zero_is_a_duration_where_it_has_a_meaning():
-    assert kinds.DurationKind(zero=True).parse("0s") == timedelta()
-    assert config.format_duration(timedelta()) == "0s"
-
-
 HOSTS = st.one_of(
     st.just(""),
     st.text(alphabet=string.ascii_letters + string.digits + ".-", min_size=1),

@@ -96,15 +96,6 @@ class Rules:
         """Return the table `text` holds. Raises ConfigError with every mistake, each as `origin:line: …`."""
         return _Reader(origin).read(text)
 
-    def followed_by(self, other: Rules) -> Rules:
-        """Return a table of these rules, then `other`'s. Where both have a rule's name, a word or labels, these win."""
-        own = {rule.name for rule in self.rules}
-        return Rules(
-            self.rules + tuple(rule for rule in other.rules if rule.name not in own),
-            self._labels or other._labels,
-            {**other._words, **self._words},
-        )
-
     def classify(self, alert: Alert) -> Classification:
         """Return the verdict on `alert`. Never raises; reads `alert.labels` and nothing else.
 
@@ -170,11 +161,6 @@ class Rules:
             ],
         )
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-
-
-def author_severity(labels: LabelSet) -> Severity | None:
-    """Return the severity the author gave in `labels`, read with the shipped table's labels and words."""
-    return _shipped()._author(labels)[0]
 
 
 _WORD = re.compile(

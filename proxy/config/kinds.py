@@ -175,9 +175,6 @@ class DurationKind(Kind[timedelta]):
     metavar = "DURATION"
     want = "want for example 30s"
 
-    def __init__(self, *, zero: bool = False) -> None:
-        self._zero = zero
-
     def _parse(self, text: str) -> timedelta:
         bad = f"bad duration {text!r}"
         if re.fullmatch(r"[0-9.]+", text):
@@ -194,7 +191,7 @@ class DurationKind(Kind[timedelta]):
             )
         except OverflowError:
             raise ValueError(f"{bad}, it is too long; {self.want}") from None
-        if not value and not self._zero:
+        if not value:
             raise ValueError(f"{bad}, it must be longer than zero; {self.want}")
         return value
 
@@ -346,11 +343,6 @@ class SecretKind(Kind[Secret]):
 
     def show(self, value: Secret) -> str:
         return repr(value) if value else ""
-
-    def _validate(self, value: object) -> Secret:
-        if isinstance(value, Secret):
-            return value
-        raise ValueError("want a Secret")
 
 
 Duration = Annotated[timedelta, DurationKind()]

@@ -56,12 +56,12 @@ class Web(Section):
     )
     admin_listen_address: Listen = setting(
         default=Address("127.0.0.1", 19094),
-        description="Where the proxy's own API, metrics and web page are. Port 0 takes a free one.",
+        description="Where the proxy's own API and metrics are. Port 0 takes a free one.",
     )
     admin_token: Secret = setting(
         default=Secret(),
-        description="Bearer token for the admin listener. Without one, an admin listener that is reachable from "
-        "other hosts gives out its health and metrics alone.",
+        description="Bearer token that the admin listener asks for, beyond health and metrics. Without one, only a "
+        "listener on loopback answers the rest.",
     )
 
 
@@ -104,10 +104,12 @@ class Enrichment(Section):
         "critical, `author` never goes below the author, `off` sets no limit.",
     )
     severity_label: AddedLabel = setting(
-        default="ai_severity", description="Name of the label that holds the severity."
+        default="ai_severity",
+        description="Name of the label that holds the severity. To rename it is to page once more for every labelled "
+        "alert that fires.",
     )
     category_label: AddedLabel = setting(
-        default="ai_category", description="Name of the label that holds the category."
+        default="ai_category", description="Name of the label that holds the category. As above."
     )
     annotation_prefix: NamePrefix = setting(
         default="ai_", description="What the names of added annotations begin with, as in `ai_summary`."

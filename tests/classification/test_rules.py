@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.alert import Alert
 from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
-from proxy.classification.rules import NAME_LENGTH, Rules, author_severity, words
+from proxy.classification.rules import NAME_LENGTH, Rules, words
 from proxy.errors import ConfigError
 
 SHIPPED = Rules.shipped()
@@ -126,7 +126,6 @@ def test_every_shipped_rule_with_a_category_helps_people():
     ],
 )
 def test_words_of_authors(word, severity):
-    assert author_severity({"severity": word}) == severity
     assert SHIPPED.author_severity(alert("X", severity=word)) == severity
 
 
@@ -146,7 +145,7 @@ def test_words_of_authors(word, severity):
     ],
 )
 def test_where_authors_say_it(labels, severity):
-    assert author_severity(labels) == severity
+    assert SHIPPED.author_severity(Alert(labels)) == severity
 
 
 @pytest.mark.parametrize(
@@ -326,20 +325,6 @@ rules:
 def test_a_table_decides(labels, rule, severity):
     found = Rules.parse(SMALL, "t").classify(Alert(labels))
     assert (found.rule, found.severity) == (rule, severity)
-
-
-def test_own_rules_go_before_the_shipped_ones():
-    own = "version: 1\nrules:\n- {name: mine, pattern: disk full, category: other, severity: info}\n"
-    own += "- {name: latency-high, pattern: molasses, category: network}\n"
-    own += "author_severity: {words: {info: [critical]}}\n"
-    rules = Rules.parse(own, "own.yaml").followed_by(SHIPPED)
-    assert rules.classify(alert("LogDiskFull")).rule == "mine"
-    assert rules.classify(alert("Molasses")).category is Category.NETWORK
-    assert rules.classify(alert("ApiSlow")).rule != "latency-high"
-    assert rules.classify(alert("NodeInodesLow")).rule == "inodes-exhausted"
-    assert rules.classify(alert("X", severity="critical")).severity is Severity.INFO
-    assert rules.classify(alert("X", severity="page")).severity is Severity.CRITICAL
-    assert rules.hash != SHIPPED.hash
 
 
 def test_equal_tables_have_equal_hashes():
