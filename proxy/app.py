@@ -209,10 +209,10 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
         )
-        drain = min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN)
         data_port = await _listen(
-            stack, web.ServerRunner(server, shutdown_timeout=drain), settings.web.listen_address, "data"
+            stack, web.ServerRunner(server, shutdown_timeout=1), settings.web.listen_address, "data"
         )
+        stack.push_async_callback(listener.drained, min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN))
         serving.set()
         stack.callback(serving.clear)
         _banner(settings, rollout, the_model, data_port, admin_port)

@@ -130,7 +130,8 @@ def _first_object(text: str) -> dict[str, object]:
 # stay.
 _MARKUP = (
     (re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)"), r"\1"),
-    (re.compile(r"</?[A-Za-z!?][^<>]*>"), " "),
+    (re.compile(r"</?[A-Za-z!?@#][^<>]*>"), " "),  # tags, and Slack's <@U123>, which calls people
+    (re.compile(r"@(here|channel|everyone|all)\b", re.IGNORECASE), r"\1"),
     (re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S*"), " "),
     (re.compile(r"\bwww\.\S+", re.IGNORECASE), " "),
     (re.compile(r"\b(?:javascript|vbscript|mailto|data):\S+", re.IGNORECASE), " "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -18,6 +18,9 @@ from proxy.decisions.store import DecisionStore
 from proxy.errors import StoreError
 
 log = structlog.get_logger(__name__)
+
+BREATH: Final = 256
+"""After so many alerts of a long row others get their turn."""
 
 
 Improve = Callable[[Decision, Classification], Decision]
@@ -57,9 +60,11 @@ class Decider:
         return self._living.seen(alert)
 
     async def decide(
-        self, new: Sequence[tuple[Alert, Treatment]], wait: float, *, rules_only: bool = False
+        self, new: Sequence[tuple[Alert, Treatment]], wait: float, *, recovered: bool = True
     ) -> Mapping[Identity, Decision]:
         """Return a decision for each of the `new` alerts, after at most `wait` seconds for the model.
+
+        Until it is `recovered` what Alertmanager holds, the rules alone decide, and provisionally.
 
         A bug that one alert brings out costs that alert its labels: it goes bare, and its neighbours are decided
         one by one.
@@ -68,24 +73,32 @@ class Decider:
             return {}
         await self.forget_ended()
         try:
-            return await self._decide(new, wait, rules_only)
+            return await self._decide(new, wait, recovered)
         except Exception:
             log.exception("deciding a batch failed, going on one by one", alerts=len(new))
         decided: dict[Identity, Decision] = {}
         for alert, treatment in new:
             try:
-                decided |= await self._decide([(alert, treatment)], 0, rules_only)
+                decided |= await self._decide([(alert, treatment)], 0, recovered)
             except Exception:
                 self._on_fault("decide")
                 log.exception("deciding failed, the alert goes as it came", alertname=alert.name)
-                decided[alert.identity] = self._living.add(Decision(alert.identity), alert)
+                decided[alert.identity] = self._living.add(Decision(alert.identity), alert, provisional=not recovered)
         return decided
 
+    def provisional(self, identity: Identity) -> Decision | None:
+        """Return the decision on `identity` if it was made before it was known what Alertmanager holds."""
+        return self._living.provisional(identity)
+
     async def restore(self, found: Sequence[tuple[Alert, Decision]]) -> None:
-        """Take up decisions that Alertmanager's alerts show. What was decided here since the start stands."""
-        for alert, decision in found:
-            self._living.add(decision, alert)
-        await self._claim([decision for _, decision in found])
+        """Take up decisions that Alertmanager's alerts show. They win over those made without knowing of them."""
+        held = []
+        for n, (alert, decision) in enumerate(found, 1):
+            held.append(self._living.restore(decision, alert))
+            if n % BREATH == 0:
+                await asyncio.sleep(0)
+        await self.forget_ended()
+        await self._claim(held)
 
     async def forget_ended(self) -> None:
         """Let the store drop what has ended here."""
@@ -96,7 +109,7 @@ class Decider:
                 self._store_failed(exc)
 
     async def _decide(
-        self, new: Sequence[tuple[Alert, Treatment]], wait: float, rules_only: bool
+        self, new: Sequence[tuple[Alert, Treatment]], wait: float, recovered: bool
     ) -> dict[Identity, Decision]:
         alerts = {alert.identity: alert for alert, _ in new}
         held = dict(await self._ask(list(alerts)))
@@ -108,7 +121,7 @@ class Decider:
         proposed = {identity: Decision(identity) for identity in alerts if identity not in held}
         late: list[tuple[Identity, asyncio.Task[Classification | None], Improve]] = []
         for (alert, treatment), verdict in zip(
-            asked.values(), await self._classify(list(asked.values()), wait, rules_only), strict=True
+            asked.values(), await self._classify(list(asked.values()), wait, recovered), strict=True
         ):
             build = self._names.label if treatment is Treatment.LABEL else self._names.annotate
             if verdict.now is not None:
@@ -117,16 +130,19 @@ class Decider:
                 text = self._names.improve if treatment is Treatment.LABEL else self._names.comment
                 late.append((alert.identity, verdict.later, text))
         held |= await self._claim(list(proposed.values()))
-        decided = {identity: self._living.add(decision, alerts[identity]) for identity, decision in held.items()}
+        decided = {
+            identity: self._living.add(decision, alerts[identity], provisional=not recovered)
+            for identity, decision in held.items()
+        }
         for identity, task, improve in late:
             task.add_done_callback(partial(self._text_landed, identity, improve))
         return decided
 
     async def _classify(
-        self, asked: Sequence[tuple[Alert, Treatment]], wait: float, rules_only: bool
+        self, asked: Sequence[tuple[Alert, Treatment]], wait: float, recovered: bool
     ) -> Sequence[Verdict]:
         alerts = [alert for alert, _ in asked]
-        if rules_only:
+        if not recovered:
             return self._verdicts.by_rules(alerts)
         # Labels are worth a wait, since they cannot be changed later; text is not.
         labels = any(treatment is Treatment.LABEL for _, treatment in asked)

@@ -25,8 +25,12 @@ class _Entry:
     decision: Decision
     until: float
     """On the monotonic clock, in seconds: a jump of the wall clock ends no decision."""
-    resolved_at: datetime | None
+    provisional: bool = False
+    """Made before it was known what Alertmanager holds."""
+    resolved_at: datetime | None = None
     """The endsAt of the resolve that was seen last; None while it fires. On the sender's clock."""
+    fires_until: datetime | None = None
+    """The latest endsAt that any sender gave while it fired: of two Prometheus, one may resolve before the other."""
 
 
 class Living:
@@ -71,14 +75,27 @@ class Living:
         entry = self._entries.get(alert.identity)
         return alert.resolved(self._now()) and (entry is None or entry.resolved_at is None)
 
-    def add(self, decision: Decision, alert: Alert) -> Decision:
+    def add(self, decision: Decision, alert: Alert, *, provisional: bool = False) -> Decision:
         """Keep `decision` unless there is one already; return the one that holds. The first one wins."""
         entry = self._entries.get(decision.identity)
         if entry is None:
-            entry = self._entries[decision.identity] = _Entry(decision, 0.0, None)
+            entry = self._entries[decision.identity] = _Entry(decision, 0.0, provisional)
             self._labelled += bool(decision.labels)
         self._sight(entry, alert)
         return entry.decision
+
+    def provisional(self, identity: Identity) -> Decision | None:
+        """Return the decision on `identity` if it may still be replaced by a restored one."""
+        entry = self._entries.get(identity)
+        return entry.decision if entry is not None and entry.provisional else None
+
+    def restore(self, decision: Decision, alert: Alert) -> Decision:
+        """Keep a decision that Alertmanager's alerts show; it replaces one that was made without knowing of it."""
+        entry = self._entries.get(decision.identity)
+        if entry is not None and entry.provisional:
+            self._labelled += bool(decision.labels) - bool(entry.decision.labels)
+            entry.decision, entry.provisional = decision, False
+        return self.add(decision, alert)
 
     def improve(self, identity: Identity, better: Callable[[Decision], Decision]) -> None:
         """Replace the annotations of a decision that still lives by those of `better(decision)`."""
@@ -111,6 +128,7 @@ class Living:
             and alert.starts_at is not None
             and not alert.resolved(self._now())
             and alert.starts_at > entry.resolved_at + REFIRE
+            and (entry.fires_until is None or alert.starts_at > entry.fires_until)
         )
 
     def _sight(self, entry: _Entry, alert: Alert) -> None:
@@ -118,4 +136,9 @@ class Living:
         ends_in = alert.ends_at - now if alert.ends_at else timedelta()
         left = min(max(ends_in, timedelta()) + AFTER_LAST_SIGN, AT_MOST)
         entry.until = self._monotonic() + left.total_seconds()
-        entry.resolved_at = alert.ends_at if alert.resolved(now) else None
+        if alert.resolved(now):
+            entry.resolved_at = alert.ends_at
+        else:
+            entry.resolved_at = None
+            if alert.ends_at and (entry.fires_until is None or alert.ends_at > entry.fires_until):
+                entry.fires_until = alert.ends_at

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
 
-from proxy.alert import Alert
+from proxy.alert import Alert, Identity
 from proxy.classification.allowance import WaitingAllowance
-from proxy.decisions.decider import Decider
+from proxy.decisions.decider import BREATH, Decider
 from proxy.decisions.decision import Decision, Names
 from proxy.errors import UpstreamError, UpstreamRefused
 
@@ -21,6 +21,15 @@ log = structlog.get_logger(__name__)
 
 RETRY: Final = 2.0
 """Seconds between attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """One of the label sets in which Alertmanager holds an alert."""
+
+    updated_at: datetime
+    alert: Alert
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +139,29 @@ class Recovery:
         return spent
 
     async def _recover(self) -> None:
-        found: dict[bytes, tuple[datetime, Alert, Decision]] = {}
-        for held in await self._alertmanager.alerts():
+        variants: dict[Identity, list[_Variant]] = {}
+        for n, held in enumerate(await self._alertmanager.alerts(), 1):
             labels, ours, text = self._names.recognise(held.alert.labels, held.alert.annotations)
-            original = Alert(labels, held.alert.annotations, held.alert.starts_at, held.alert.ends_at)
-            earlier = found.get(original.identity)
-            # Two variants of one alert: the one refreshed last is the one that is being sent.
-            if earlier is None or earlier[0] < held.updated_at:
-                found[original.identity] = held.updated_at, original, Decision(original.identity, ours, text)
-        await self._decider.restore([(alert, decision) for _, alert, decision in found.values()])
+            original = replace(held.alert, labels=labels)
+            variant = _Variant(held.updated_at, original, Decision(original.identity, ours, text))
+            variants.setdefault(original.identity, []).append(variant)
+            if n % BREATH == 0:
+                await asyncio.sleep(0)
+        found = [self._chosen(several) for several in variants.values()]
+        await self._decider.restore([(variant.alert, variant.decision) for variant in found])
         log.info(
             "recovered what Alertmanager holds",
             alerts=len(found),
-            labelled=sum(bool(decision.labels) for _, _, decision in found.values()),
+            labelled=sum(bool(variant.decision.labels) for variant in found),
         )
+
+    def _chosen(self, variants: Sequence[_Variant]) -> _Variant:
+        """Return the variant of one alert that goes on. Several are rare: somebody sent it with and without labels."""
+        if len(variants) == 1:
+            return variants[0]
+        # What we sent ourselves since the start, without knowing better, is not what people were told before.
+        mine = self._decider.provisional(variants[0].decision.identity)
+        before = [v for v in variants if mine is None or v.decision.labels != mine.labels] or variants
+        # Labels like ours without our text, beside the same alert bare: a sender's own label set.
+        own = [v for v in before if not v.decision.labels or v.decision.annotations]
+        return max(own or before, key=lambda v: v.updated_at)

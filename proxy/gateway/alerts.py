@@ -135,18 +135,19 @@ class Batch:
 
     text: str
     items: tuple[Item, ...]
+    usual: bool
+    """False: bytes that are no UTF-8, or text after the array. Alertmanager reads it; new alerts in it are let be."""
 
 
 def decode(body: bytes) -> Batch:
-    """Return the alerts of a POST. Raises DecodeError when the body is not a JSON array in UTF-8."""
+    """Return the alerts of a POST. Raises DecodeError when the body does not begin with a JSON array."""
     try:
-        text = body.decode()
+        # Go reads U+FFFD for a byte that is no UTF-8. Kept as a surrogate it spoils the one string that it is in.
+        text = body.decode(errors="surrogateescape")
         items, end = _array(text)
-        if _skip(text, end) != len(text):
-            raise ValueError("text after the array")
     except (ValueError, IndexError, RecursionError) as exc:
         raise DecodeError(type(exc).__name__) from exc
-    return Batch(text, items)
+    return Batch(text, items, usual=_skip(text, end) == len(text) and _is_utf8(body))
 
 
 def encode(batch: Batch, insertions: Iterable[Insertion]) -> bytes:
@@ -156,7 +157,15 @@ def encode(batch: Batch, insertions: Iterable[Insertion]) -> bytes:
         parts += [batch.text[last:offset], text]
         last = offset
     parts.append(batch.text[last:])
-    return "".join(parts).encode()
+    return "".join(parts).encode(errors="surrogateescape")
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _array(text: str) -> tuple[tuple[Item, ...], int]:

@@ -110,7 +110,7 @@ class Forwarder:
         try:
             async with self._session.request(
                 request.method,
-                self._target(request),
+                URL(self._origin + target(request), encoded=True),
                 headers=headers,
                 data=_body(request, prefix) if request.body_exists else None,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=IDLE_ANSWER),
@@ -161,7 +161,7 @@ class Forwarder:
         headers.popall("Expect", None)
         headers["Content-Length"] = str(len(body))
         async with session.post(
-            self._target(request),
+            URL(self._origin + target(request), encoded=True),
             headers=headers,
             data=io.BytesIO(body) if len(body) > CHUNK else body,  # in pieces, so that nobody else has to wait for it
             timeout=aiohttp.ClientTimeout(total=None),
@@ -174,12 +174,14 @@ class Forwarder:
                 text += await answer.content.read(ANSWER_LIMIT - len(text))
             return Answer(answer.status, answer.reason or "", end_to_end(answer.headers), text)
 
-    def _target(self, request: web.BaseRequest) -> URL:
-        path = request.raw_path
-        if not path.startswith("/"):
-            # Absolute form (`GET http://proxy:19093/path`): the address in it is ours, not Alertmanager's.
-            path = "/" + path.partition("://")[2].partition("/")[2]
-        return URL(self._origin + path, encoded=True)
+
+def target(request: web.BaseRequest) -> str:
+    """Return path and query as they were sent. Of the absolute form, whose address is ours, only those."""
+    if request.raw_path.startswith("/"):
+        return request.raw_path
+    rest = request.raw_path.partition("://")[2]
+    begin = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    return "/" + rest[begin:].removeprefix("/")
 
 
 async def _body(request: web.BaseRequest, prefix: bytes) -> AsyncIterator[bytes]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from proxy.errors import UpstreamError
-from proxy.gateway.forwarder import Forwarder, relayed
+from proxy.gateway.forwarder import Forwarder, relayed, target
 from proxy.gateway.pipeline import Prepared
 
 log = structlog.get_logger(__name__)
@@ -49,21 +49,46 @@ class DataListener:
         self._on_post = on_post
         self._on_fault = on_fault
         self._body_limit = body_limit
+        self._in_flight = 0
+        self._none_in_flight = asyncio.Event()
+        self._none_in_flight.set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; 502 or 504 when Alertmanager does not."""
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             # Asked of us, as we read the body before anybody else; aiohttp answers it in web.Application only.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        posts_alerts = request.method == "POST" and _path(request).rstrip("/").endswith(_ALERTS)
+        path = target(request).partition("?")[0]
         try:
-            response = await (self._post_alerts(request) if posts_alerts else self._forwarder.stream(request))
+            if request.method == "POST" and path.rstrip("/").endswith(_ALERTS):
+                return await self._count(self._post_alerts(request))
+            return await self._forwarder.stream(request)
         except UpstreamError as exc:
-            log.warning("no answer from Alertmanager", method=request.method, path=_path(request), error=str(exc))
-            response = web.Response(status=exc.status, text=f"alertmanager-ai-proxy: {exc}\n")
-        if posts_alerts:
-            self._on_post(response.status)
-        return response
+            log.warning("no answer from Alertmanager", method=request.method, path=path, error=str(exc))
+            return web.Response(status=exc.status, text=f"alertmanager-ai-proxy: {exc}\n")
+
+    async def drained(self, at_most: float) -> None:
+        """Wait until the POSTs of alerts that have begun to come in are answered, for `at_most` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most):
+                await self._none_in_flight.wait()
+
+    async def _count(self, post: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+        self._in_flight += 1
+        self._none_in_flight.clear()
+        status = 500
+        try:
+            response = await post
+            status = response.status
+            return response
+        except UpstreamError as exc:
+            status = exc.status
+            raise
+        finally:
+            self._on_post(status)
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._none_in_flight.set()
 
     async def _post_alerts(self, request: web.BaseRequest) -> web.StreamResponse:
         body, whole = await self._read(request)
@@ -83,8 +108,8 @@ class DataListener:
         return response
 
     async def _prepare(self, request: web.BaseRequest, body: bytes) -> Prepared:
-        # Anything but plain JSON is refused by Alertmanager (415, 400): nothing in it is an alert.
-        if request.content_type != "application/json" or "Content-Encoding" in request.headers:
+        # Any other type is refused by Alertmanager (415). It ignores Content-Encoding: what is packed does not decode.
+        if request.content_type != "application/json":
             return Prepared(body)
         try:
             async with asyncio.timeout(self._prepare_within):
@@ -106,7 +131,3 @@ class DataListener:
             if size > self._body_limit:
                 return b"".join(chunks), False
         return b"".join(chunks), True
-
-
-def _path(request: web.BaseRequest) -> str:
-    return request.raw_path.partition("?")[0]

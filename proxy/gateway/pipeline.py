@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from proxy.alert import Alert, Identity
-from proxy.decisions.decider import Decider
+from proxy.decisions.decider import BREATH, Decider
 from proxy.decisions.decision import Decision, Treatment
 from proxy.decisions.living import Living
 from proxy.decisions.recovery import Recovery
@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 _LARGE: Final = 1 << 20
 """Bytes; Prometheus' batches are a tenth of it."""
-_BREATH: Final = 256
-"""Alerts; Prometheus' batches are no larger."""
 
 
 class Observer(Protocol):
@@ -108,13 +106,13 @@ class Pipeline:
             if (decision := self._known(alert)) is not None:
                 decided[alert.identity] = decision
             else:
-                new[alert.identity] = alert, self._treatment(item, alert)
+                new[alert.identity] = alert, self._treatment(alert, usual=batch.usual and item.usual)
 
         # A resolve is not held up: waiting for a model would keep people on a page that is over.
         until = begun if resolves else begun + self._budget
         for some in _slices(list(new.values())):
             wait = max(0.0, until - self._monotonic())
-            decided |= await self._decider.decide(some, wait, rules_only=not self._recovery.done)
+            decided |= await self._decider.decide(some, wait, recovered=self._recovery.done)
 
         annotating = self._rollout.mode is not Mode.TRANSPARENT
         labels: list[alerts.Insertion] = []
@@ -150,9 +148,9 @@ class Pipeline:
             self._failed("known", alert)
             return None
 
-    def _treatment(self, item: alerts.Item, alert: Alert) -> Treatment:
+    def _treatment(self, alert: Alert, *, usual: bool) -> Treatment:
         # A resolve that we know nothing about ends an alert that went bare.
-        if alert.resolved(self._now()) or not item.usual:
+        if alert.resolved(self._now()) or not usual:
             return Treatment.PLAIN
         try:
             return self._rollout.treatment(alert)
@@ -191,13 +189,13 @@ _T = TypeVar("_T")
 
 def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """Yield `items` in slices; what Prometheus posts is one."""
-    for at in range(0, len(items), _BREATH):
-        yield items[at : at + _BREATH]
+    for at in range(0, len(items), BREATH):
+        yield items[at : at + BREATH]
 
 
 async def _breathing(items: Sequence[_T]) -> AsyncIterator[_T]:
     """Yield `items`, and let others run now and then: a batch of 100,000 is work for seconds."""
     for n, item in enumerate(items, 1):
         yield item
-        if n % _BREATH == 0:
+        if n % BREATH == 0:
             await asyncio.sleep(0)

@@ -148,3 +148,12 @@ def test_what_parses_can_be_said_within_the_schema():
     jsonschema.validate(whole, answers.SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(whole | {"severity": "urgent"}, answers.SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "call", ["<@U0123>", "<#C1|general>", "<!channel>", "<!subteam^S1>", "@here", "@Channel", "@everyone"]
+)
+def test_no_text_calls_people_in_a_chat(call):
+    found = answers.parse(json.dumps(GOOD | {"summary": f"Disk full {call} now"}), "m")
+    assert not set("<>@") & set(found.summary)
+    assert found.summary.startswith("Disk full ")

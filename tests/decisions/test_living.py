@@ -154,3 +154,67 @@ def test_text_may_improve_and_labels_may_not(living, time):
 
 def test_improving_what_has_ended_does_nothing(living, time):
     living.improve(firing(time).identity, lambda d: pytest.fail("asked"))
+
+
+def test_deciding_again_what_is_decided_counts_as_a_sighting(living, time):
+    alert = firing(time)
+    decision = living.add(labelled(alert), alert)
+    time.passes(minutes=50)
+    living.add(labelled(alert, "info"), firing(time))
+    time.passes(minutes=60)
+    assert living.seen(firing(time)) is decision
+
+
+def test_deciding_again_with_a_resolve_makes_it_known_as_over(living, time):
+    alert = firing(time)
+    living.add(labelled(alert), alert)
+    over = resolved(alert, time)
+    living.add(labelled(alert), over)
+    assert not living.resolve_is_news(over)
+
+
+def test_what_is_over_never_counts_as_firing_anew(living, time):
+    alert = firing(time)
+    decision = living.add(labelled(alert), alert)
+    living.seen(resolved(alert, time))
+    time.passes(minutes=20)
+    flapped = firing(time, starts_at=time.now - timedelta(minutes=1))
+    assert living.seen(resolved(flapped, time)) is decision
+
+
+def test_a_resolve_is_news_once_for_each_time_it_fired(living, time):
+    alert = firing(time)
+    living.add(labelled(alert), alert)
+    over = resolved(alert, time)
+    assert not living.resolve_is_news(alert), "it fires"
+    for _ in range(2):
+        assert living.resolve_is_news(over)
+        living.seen(over)
+        assert not living.resolve_is_news(over), "a repetition"
+        living.seen(firing(time))
+
+
+def test_a_resolve_nobody_knows_is_news_once(living, time):
+    over = resolved(firing(time), time)
+    assert living.resolve_is_news(over)
+    living.add(Decision(over.identity), over)
+    assert not living.resolve_is_news(over)
+
+
+def test_a_resolve_of_one_sender_does_not_end_what_another_still_fires(living, time):
+    alert = firing(time)
+    decision = living.add(labelled(alert), alert)
+    living.seen(replace(alert, ends_at=time.now - timedelta(minutes=14, seconds=59)))  # repeated by the one
+    time.passes(seconds=2)
+    living.seen(firing(time))  # the other
+    living.seen(replace(alert, ends_at=NOW - timedelta(minutes=14, seconds=59)))
+    assert living.seen(firing(time, starts_at=time.now)) is decision
+
+
+def test_what_alertmanager_shows_replaces_what_was_decided_without_knowing(living, time):
+    alert = firing(time)
+    living.add(Decision(alert.identity), alert, provisional=True)
+    assert living.provisional(alert.identity) == Decision(alert.identity)
+    assert living.restore(labelled(alert), alert) == labelled(alert)
+    assert (living.labelled, living.provisional(alert.identity)) == (1, None)
+    assert living.restore(labelled(alert, "info"), alert) == labelled(alert), "once, and never what was decided knowing"

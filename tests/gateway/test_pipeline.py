@@ -277,6 +277,79 @@ async def test_recovery_is_tried_until_it_works(proxy_with, alertmanager, monkey
     assert await proxy.labels(labelled) == [ours]
 
 
+async def test_what_was_decided_without_knowing_yields_to_what_alertmanager_holds(
+    proxy_with, alertmanager, monkeypatch
+):
+    from proxy.decisions import recovery
+
+    monkeypatch.setattr(
+        recovery.Recovery.__init__, "__kwdefaults__", {**recovery.Recovery.__init__.__kwdefaults__, "retry": 0.2}
+    )
+    alertmanager.held = answer("503 Service Unavailable")
+    proxy = await proxy_with(FakeModel())
+    labelled, fresh = posted("Labelled", begun=-60, severity="warning"), posted("Fresh", severity="warning")
+    [bare, by_rules] = await proxy.labels(labelled, fresh)
+    assert (bare, by_rules["ai_severity"]) == ({}, "warning")
+    ours = {"ai_severity": "noise", "ai_category": "security"}
+    # The bare one was delivered, and refreshed last; people were told about the other.
+    alertmanager.held = [held(labelled, **ours) | {"updatedAt": stamp(-60)}, held(labelled), held(fresh, **by_rules)]
+    await until_recovered(proxy)
+    assert await proxy.labels(labelled, fresh) == [ours, by_rules]
+
+
+async def until_recovered(proxy):
+    async with asyncio.timeout(5):
+        while not await proxy.metric("aiproxy_recovery_last_success"):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("mode", ["transparent", "enriched"])
+async def test_a_senders_own_labels_beside_the_same_alert_bare_are_not_taken_for_ours(proxy_with, alertmanager, mode):
+    bare = posted("F", begun=-60)
+    own = posted("F", begun=-60, ai_severity="critical", ai_category="network")
+    alertmanager.held = [held(bare) | {"updatedAt": stamp(-9)}, held(own)]
+    proxy = await proxy_with(FakeModel(), mode)
+    assert await proxy.post(bare, own) == [bare, own]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"startsAt": "0000-01-01T00:00:00Z"}, id="year 0"),
+        pytest.param({"endsAt": "2030-01-01T00:00:00+24:00"}, id="an offset of a day"),
+        pytest.param({"labels": None}, id="no labels"),
+        pytest.param({"annotations": None, "updatedAt": None}, id="nulls"),
+    ],
+)
+async def test_one_odd_alert_spoils_the_recovery_of_no_other(proxy_with, alertmanager, odd):
+    labelled = posted("Labelled", begun=-60)
+    ours = {"ai_severity": "noise", "ai_category": "security"}
+    alertmanager.held = [held(posted("Odd")) | odd, held(labelled, **ours)]
+    proxy = await proxy_with(FakeModel())
+    assert await proxy.labels(labelled) == [ours]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda content: content.replace(b"fires", b"\xff", 1), id="a byte that is no UTF-8"),
+        pytest.param(lambda content: content + b" x", id="text after the array"),
+    ],
+)
+async def test_what_alertmanager_reads_all_the_same_takes_no_labels_away_and_gives_none(
+    proxy_with, alertmanager, spoil
+):
+    proxy = await proxy_with(FakeModel())
+    first = await proxy.labels(posted("One"), posted("Two"))
+    await exchange(proxy.running.data_port, post(spoil(body(posted("One"), posted("Two")))))
+    content = alertmanager.posts[-1].body.decode(errors="replace")
+    got = json.JSONDecoder().raw_decode(content)[0]
+    assert [{n: a["labels"][n] for n in OURS} for a in got] == first
+    odd = spoil(body(posted("Three"), posted("Four")))
+    await exchange(proxy.running.data_port, post(odd))
+    assert alertmanager.posts[-1].body == odd
+
+
 async def test_of_two_variants_the_one_sent_last_is_recovered(proxy_with, alertmanager):
     alert = posted("Twice", begun=-60)
     new = held(alert, ai_severity="info", ai_category="other") | {"updatedAt": stamp(-5)}
