@@ -176,7 +176,7 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
                 "mode_source": rollout.source,
                 "labelling_since": rollout.labelling_since.isoformat() if rollout.labelling_since else None,
                 "alertmanager": {"url": str(url), "recovered": recovery.done},
-                "model": the_model.status(),
+                "model": the_model.status() | {"last_outcome": service.last_outcome},
                 "store": {"url": settings.store.url},
                 "decisions": {
                     "living": len(living),
@@ -356,7 +356,9 @@ def _banner(settings: Settings, rollout: Rollout, model: _Model, data_port: int,
         admin=f"{settings.web.admin_listen_address.host}:{admin_port}",
     )
     if rollout.mode is Mode.ENRICHED:
-        log.info("alerts that fired before now stay without AI labels until they fire anew: that is no page twice")
+        log.info("alerts that fire already keep the labels they have; AI labels are for those that begin now")
+    if settings.llm.enabled and rollout.mode is Mode.TRANSPARENT:
+        log.info("a model is configured, and nothing asks it in mode transparent; see enrichment.mode")
     if not settings.llm.enabled and not settings.llm.enable_fallback and rollout.mode is not Mode.TRANSPARENT:
         log.warning("nothing will be added: llm.enabled and llm.enable_fallback are both false")
 

@@ -38,7 +38,7 @@ async def test_port_0_takes_a_free_port_and_the_banner_names_it(alertmanager, ca
 async def test_a_port_that_is_taken_is_named_with_its_setting(alertmanager, which):
     taken = f"127.0.0.1:{alertmanager.port}"
     with pytest.raises(OSError, match=re.escape(f"{which}: cannot listen on {taken}")):
-        async with app.build(settings(alertmanager.url, **{which: taken})):
+        async with app.build(settings("http://127.0.0.1:9", **{which: taken})):
             pass
 
 

@@ -1,6 +1,8 @@
 import io
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import structlog
@@ -58,6 +60,14 @@ def test_console_is_for_people_and_has_no_colours_in_a_file():
 @pytest.mark.parametrize(("level", "events"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
 def test_the_level_bounds_what_is_logged(level, events):
     assert len(logged("json", level).splitlines()) == events
+
+
+def test_every_metric_is_in_the_reference_and_no_other():
+    registry = CollectorRegistry()
+    Metrics(registry)
+    names = {line.split()[2] for line in generate_latest(registry).decode().splitlines() if "# TYPE" in line}
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "admin-api.md").read_text()
+    assert set(re.findall(r"^\| `(aiproxy_\w+)` \|", page, re.MULTILINE)) == names
 
 
 def test_all_metrics_are_ours_and_two_sets_live_side_by_side():

@@ -110,7 +110,8 @@ class ClassificationService:
         self._floor = floor
         self._monotonic = monotonic
         self._calls: dict[ClassKey, _Call] = {}
-        self._last_outcome = ""
+        self.last_outcome = ""
+        """How the last call of the model ended: `ok`, or the reason and what is known of it. Empty before the first."""
 
     async def classify(self, alerts: Sequence[Alert], wait: float) -> list[Verdict]:
         """Return one verdict per alert, after at most `wait` seconds, and after none when they are all known."""
@@ -144,14 +145,15 @@ class ClassificationService:
         del self._calls[key]
 
     async def _ask(self, alert: Alert, key: ClassKey, model: Classifier) -> Classification | None:
-        begun, outcome = self._monotonic(), "cancelled"
+        begun, outcome, detail = self._monotonic(), "cancelled", ""
         try:
             answer = await model.classify(alert)
         except ClassifierError as exc:
-            outcome = exc.reason
+            # The text names classes and statuses, never what a provider said: that may hold the key or the prompt.
+            outcome, detail = exc.reason, str(exc)
             return None
         except Exception as exc:  # noqa: BLE001 # a classifier's bug costs its verdict, not the alert
-            outcome = f"bug ({type(exc).__name__})"  # without its text, which may hold a key
+            outcome, detail = "bug", type(exc).__name__  # without its text, which may hold a key
             return None
         else:
             outcome = "ok"
@@ -159,18 +161,19 @@ class ClassificationService:
                 self._cache[key] = answer
             return answer
         finally:
-            self._observer.asked(outcome.partition(" ")[0], self._monotonic() - begun)
-            self._note(outcome)
+            self._observer.asked(outcome, self._monotonic() - begun)
+            self._note(outcome, detail)
 
-    def _note(self, outcome: str) -> None:
+    def _note(self, outcome: str, detail: str) -> None:
         """Log the first failure of a row, and its end: a storm would log thousands."""
-        if outcome in {self._last_outcome, "cancelled"}:
+        said = f"{outcome}: {detail}" if detail else outcome
+        if outcome == "cancelled" or said == self.last_outcome:
             return
         if outcome != "ok":
-            log.warning("the model fails, the rules decide", reason=outcome)
-        elif self._last_outcome:
+            log.warning("the model fails, the rules decide", reason=outcome, error=detail)
+        elif self.last_outcome:
             log.info("the model answers again")
-        self._last_outcome = outcome
+        self.last_outcome = said
 
     async def _wait(self, calls: Collection[_Call], wait: float) -> None:
         if not calls or wait <= 0:

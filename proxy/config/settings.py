@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
 
 from proxy.config.kinds import (
     AddedLabel,
@@ -188,6 +189,13 @@ class Settings(Section):
                 ("enrichment.budget", "alertmanager.timeout"),
                 f"enrichment.budget ({format_duration(budget)}) must be shorter than alertmanager.timeout "
                 f"({format_duration(timeout)}), or no time is left to forward the alert",
+            )
+        url, listens = urlsplit(self.alertmanager.url), self.web.listen_address
+        if url.port == listens.port and url.hostname in {"localhost", "127.0.0.1", "::1", listens.host}:
+            yield Remark(
+                ("alertmanager.url", "web.listen_address"),
+                f"alertmanager.url ({self.alertmanager.url}) is the proxy's own web.listen_address ({listens}): "
+                "it would forward to itself; want Alertmanager's address, 9093 by default",
             )
         if self.enrichment.severity_label == self.enrichment.category_label:
             yield Remark(

@@ -98,7 +98,7 @@ async def _scene(stage: Stage, programs: Programs, once: bool, model: str | None
     for line in (
         # Debian's Prometheus has only the classic pages.
         f"Prometheus    {await stage.page(prometheus, '/alerts', '/classic/alerts', '/')}",
-        f"Alertmanager  {data}/  (its page and API, through the proxy)",
+        f"Alertmanager  {data}/  (through the proxy; Debian ships no page: amtool --alertmanager.url={data} alert)",
         f"Proxy         {await stage.page(admin, '/', '/api/v1/status')}",
         *verdicts,
         "Routes        " + ", ".join(f"{severity} to {receiver}" for severity, receiver in RECEIVERS.items()),

@@ -64,7 +64,7 @@ def environment(local: LocalModel | None, environ: Mapping[str, str]) -> dict[st
 def describe(model: Mapping[str, Any], local: LocalModel | None) -> list[str]:
     """Return lines about who gives the verdicts; `model` is what the proxy's status says about it."""
     if not model.get("enabled"):
-        return ["Model         none, the rules decide; set LLM_API_KEY, or --model=local, and one is asked"]
+        return ["Model         none, the rules decide; set LLM_API_KEY and one is asked, or: make demo MODEL=local"]
     if model["state"] != "ready":
         return [
             f"Model         {model['name']}, which is {model['state']}, its key is {model['key']}; the rules decide"

@@ -15,6 +15,7 @@ from yarl import URL
 from proxy.alert import Alert
 from proxy.decisions.recovery import HeldAlert
 from proxy.errors import UpstreamError, UpstreamRefused
+from proxy.gateway.forwarder import cause
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +23,7 @@ _LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
 _HELP: Final = {
     401: "it wants credentials",
     403: "it refuses our credentials",
-    404: "there is no API at this path: does alertmanager.url lack Alertmanager's --web.route-prefix?",
+    404: "there is no such API: check that alertmanager.url is Alertmanager's, and its path the --web.route-prefix",
 }
 
 
@@ -46,7 +47,7 @@ class AlertmanagerClient:
         except TimeoutError:
             raise UpstreamError(f"GET {self._url}: no answer within {self._timeout:g} s") from None
         except aiohttp.ClientError as exc:
-            raise UpstreamError(f"GET {self._url}: {exc or type(exc).__name__}") from exc
+            raise UpstreamError(f"GET {self._url}: {cause(exc)}") from exc
         except (ValueError, RecursionError) as exc:
             raise UpstreamRefused(f"GET {self._url}: no list of alerts in the answer") from exc
 

@@ -129,7 +129,7 @@ class Forwarder:
                 return response
             if isinstance(exc, TimeoutError):
                 raise UpstreamTimeout(f"Alertmanager at {self._origin} does not answer") from None
-            raise UpstreamError(f"Alertmanager at {self._origin}: {_cause(exc)}") from exc
+            raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
 
     async def _persist(self, request: web.BaseRequest, body: bytes) -> Answer:
         loop = asyncio.get_running_loop()
@@ -149,7 +149,7 @@ class Forwarder:
                     self._failing_since = loop.time()
                 pause = random.uniform(*RETRY_EVERY)  # noqa: S311 # spreads attempts, guards nothing
                 if not self._answered or loop.time() + pause > self._failing_since + RETRY_FOR:
-                    raise UpstreamError(f"Alertmanager at {self._origin}: {_cause(exc)}") from exc
+                    raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
                 self._on_retry("disconnected" if dropped else "refused")
                 await asyncio.sleep(pause)
             else:
@@ -191,5 +191,8 @@ async def _body(request: web.BaseRequest, prefix: bytes) -> AsyncIterator[bytes]
         yield chunk
 
 
-def _cause(exc: Exception) -> str:
+def cause(exc: Exception) -> str:
+    """Return what happened, for an operator; aiohttp's own text speaks of TLS where there is none."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"cannot connect: {exc.os_error.strerror or exc.os_error}"
     return str(exc) or type(exc).__name__

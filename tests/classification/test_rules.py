@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -474,3 +476,10 @@ def test_every_mistake_is_told_with_its_line(text, problems):
 def test_a_table_may_be_almost_empty():
     rules = Rules.parse("version: 1\nrules:\n", "t")
     assert rules.classify(alert("NodeDown", severity="critical")).severity is Severity.WARNING
+
+
+def test_the_reference_names_every_word_of_an_author():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "labels-and-annotations.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+` )+)\| `(\w+)` \|$", page, re.MULTILINE)
+    written = {word: severity for words, severity in rows for word in re.findall(r"\w+", words)}
+    assert written == {word: severity.value for word, severity in SHIPPED._words.items()}

@@ -148,18 +148,19 @@ async def test_a_bug_of_the_classifier_means_the_rules(service_with, observer):
 
 
 async def test_a_row_of_failures_is_logged_once_and_so_is_its_end(service_with, capsys):
-    errors = [ClassifierTimeout("sk-1"), ClassifierTimeout("sk-1"), ZeroDivisionError("sk-1")]
-    service = service_with(FakeModel([*errors, verdict(), verdict(), ClassifierTimeout("sk-1")]), cache=False)
+    errors = [ClassifierTimeout("Timeout"), ClassifierTimeout("Timeout"), ZeroDivisionError("sk-1")]
+    service = service_with(FakeModel([*errors, verdict(), verdict(), ClassifierRejected("Auth 401")]), cache=False)
     for _ in range(6):
         await service.classify([an_alert()], 1)
     said = capsys.readouterr().out
-    assert [line.split("reason=")[-1].strip() for line in said.splitlines() if "fails" in line] == [
-        "timeout",
-        "'bug (ZeroDivisionError)'",
-        "timeout",
+    assert [line.split("error=")[1].split()[0].strip("'") for line in said.splitlines() if "fails" in line] == [
+        "Timeout",
+        "ZeroDivisionError",
+        "Auth",
     ]
     assert said.count("answers again") == 1
     assert "sk-1" not in said
+    assert service.last_outcome == "rejected: Auth 401"
 
 
 async def test_without_fallback_nobody_answers_for_the_model(service_with):
