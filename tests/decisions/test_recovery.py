@@ -1,0 +1,221 @@
+"""Recovery against an Alertmanager that answers, in turn, what the test says."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import ClientSession
+from fakes import answer, fake_alertmanager, posted, stamp
+from structlog.testing import capture_logs
+from yarl import URL
+
+from proxy.alert import Alert
+from proxy.classification.allowance import WaitingAllowance
+from proxy.decisions.decider import Decider
+from proxy.decisions.decision import Names
+from proxy.decisions.living import Living
+from proxy.decisions.recovery import HeldAlert, Recovery
+from proxy.decisions.stores.memory import MemoryStore
+from proxy.errors import UpstreamError, UpstreamRefused
+from proxy.gateway.alertmanager import AlertmanagerClient
+
+OURS = {"ai_severity": "noise", "ai_category": "security"}
+ALERT = Alert({"alertname": "A"}, starts_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
+HELD = HeldAlert(Alert({"alertname": "A", **OURS}, starts_at=ALERT.starts_at), datetime.now(UTC))
+
+
+class Alertmanager:
+    """Gives the scripted answers in turn, the last one for ever; an Event is waited for, and then there are none."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = 0
+        self.busy = asyncio.Event()
+        """Set while a question waits for an Event."""
+
+    async def alerts(self):
+        self.asked += 1
+        await asyncio.sleep(0)  # so that one who never stops asking lets the test say so
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, asyncio.Event):
+            self.busy.set()
+            await answer.wait()
+            return []
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Made:
+    """A recovery and what it needs."""
+
+    def __init__(self, alertmanager, *, capacity=6.0, monotonic=None, retry=0.0):
+        self.alertmanager = alertmanager
+        self.living = Living()
+        self.outcomes = []
+        self.allowance = WaitingAllowance(capacity, monotonic=lambda: 0.0)  # nothing refills
+        decider = Decider(
+            living=self.living,
+            store=MemoryStore(),
+            verdicts=None,
+            names=Names(),
+            on_fault=pytest.fail,
+            on_store_error=pytest.fail,
+        )
+        given = {} if monotonic is None else {"monotonic": monotonic}
+        self.recovery = Recovery(
+            alertmanager, decider, Names(), self.allowance, on_outcome=self.outcomes.append, retry=retry, **given
+        )
+
+
+@asynccontextmanager
+async def running(recovery):
+    task = asyncio.create_task(recovery.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_asked_again_it_knows_nothing_until_alertmanager_has_answered():
+    gate = asyncio.Event()
+    made = Made(Alertmanager([HELD], gate))
+    async with running(made.recovery):
+        await made.recovery.settled(5)
+        assert made.recovery.done
+        again = asyncio.create_task(made.recovery.again())
+        await asyncio.sleep(0)
+        assert not made.recovery.done, "or a POST would pass unread in the meantime"
+        await asyncio.wait_for(made.alertmanager.busy.wait(), 5)
+        assert not made.recovery.done
+        assert not again.done()
+        gate.set()
+        await asyncio.wait_for(again, 5)
+        assert made.recovery.done
+    assert made.alertmanager.asked == 2
+    assert made.outcomes == [True, True]
+
+
+async def test_asked_again_without_an_answer_it_returns_and_is_not_done():
+    made = Made(Alertmanager([HELD], UpstreamError("away")), retry=60)
+    async with running(made.recovery):
+        await made.recovery.settled(5)
+        await asyncio.wait_for(made.recovery.again(), 5)
+        assert not made.recovery.done
+    assert made.outcomes == [True, False]
+
+
+async def test_asked_again_it_returns_when_the_proxy_ends():
+    made = Made(Alertmanager([HELD], asyncio.Event()))
+    async with running(made.recovery) as task:
+        await made.recovery.settled(5)
+        again = asyncio.create_task(made.recovery.again())
+        await asyncio.wait_for(made.alertmanager.busy.wait(), 5)
+        assert not again.done()
+        task.cancel()
+        await asyncio.wait_for(again, 5)
+        assert not made.recovery.done
+
+
+async def test_once_it_has_succeeded_alertmanager_is_left_alone():
+    made = Made(Alertmanager([HELD]))
+    async with running(made.recovery):
+        await made.recovery.settled(5)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert made.alertmanager.asked == 1
+
+
+async def test_what_the_wait_does_not_need_goes_back_to_the_allowance():
+    clock = iter([100.0, 101.5])
+    gate = asyncio.Event()
+    made = Made(Alertmanager(gate), capacity=6, monotonic=lambda: next(clock))
+    async with running(made.recovery):
+        settled = asyncio.create_task(made.recovery.settled(4))
+        await asyncio.wait_for(made.alertmanager.busy.wait(), 5)
+        gate.set()
+        assert await asyncio.wait_for(settled, 5) == 1.5
+    assert made.allowance.take(100) == 6 - 1.5
+
+
+async def test_the_wait_is_drawn_from_the_allowance():
+    made = Made(Alertmanager(asyncio.Event()), capacity=0.05)
+    async with running(made.recovery):
+        await asyncio.wait_for(made.recovery.settled(60), 5)
+        assert made.allowance.take(100) < 0.01
+        assert await asyncio.wait_for(made.recovery.settled(60), 5) < 0.05
+
+
+async def test_after_the_first_attempt_nobody_waits_however_it_ended():
+    made = Made(Alertmanager(UpstreamError("away"), asyncio.Event()))
+    async with running(made.recovery):
+        await asyncio.wait_for(made.alertmanager.busy.wait(), 5)
+        assert await made.recovery.settled(60) == 0.0
+        assert made.allowance.take(100) == 6
+
+
+@pytest.mark.parametrize("bug", [AttributeError("items"), ValueError("x"), ZeroDivisionError()], ids=repr)
+async def test_a_bug_is_logged_and_tried_again_until_it_works(bug):
+    made = Made(Alertmanager(bug, bug, [HELD]))
+    with capture_logs() as logs:
+        async with running(made.recovery):
+            await until(lambda: made.recovery.done)
+    assert made.outcomes == [False, False, True]
+    assert made.living.seen(ALERT).labels == OURS
+    [said] = [entry for entry in logs if "cannot read" in entry["event"]]
+    assert (said["log_level"], said["error"]) == ("error", f"a bug: {type(bug).__name__}")
+    assert said["exc_info"], "a bug comes with its traceback"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"labels": None}, {"labels": [], "annotations": 1}, {}, None, 7], ids=lambda odd: str(odd).replace("'", "")
+)
+async def test_a_held_alert_that_cannot_be_read_spoils_no_other(odd):
+    good = {**posted("A", begun=-60), "updatedAt": stamp()}
+    good["labels"] |= OURS
+    async with fake_alertmanager(held=[odd, good, odd]) as upstream, ClientSession() as session:
+        made = Made(AlertmanagerClient(session, URL(upstream.url), 5))
+        async with running(made.recovery):
+            await until(lambda: made.outcomes)
+    assert made.outcomes[0] is True
+    assert made.living.seen(ALERT).labels == OURS
+
+
+async def test_an_answer_that_is_no_list_is_an_error_and_tried_again_until_it_is_one():
+    async with fake_alertmanager(held=answer("200 OK", b'{"a":1}')) as upstream, ClientSession() as session:
+        made = Made(AlertmanagerClient(session, URL(upstream.url), 5))
+        with capture_logs() as logs:
+            async with running(made.recovery):
+                await until(lambda: made.outcomes)
+                assert not made.recovery.done
+                upstream.held = []
+                await until(lambda: made.recovery.done)
+    [said] = [entry for entry in logs if "cannot read Alertmanager's" in entry["event"]]
+    assert said["log_level"] == "error"
+
+
+async def test_away_is_a_warning_refusing_an_error_and_neither_is_said_twice_in_a_row():
+    away, refused = UpstreamError("away"), UpstreamRefused("401")
+    made = Made(Alertmanager(away, away, refused, refused, away, [HELD], away, [HELD]))
+    with capture_logs() as logs:
+        async with running(made.recovery):
+            await until(lambda: made.recovery.done)
+            await made.recovery.again()
+            await until(lambda: made.recovery.done)
+    assert [(entry["log_level"], entry.get("error", "")) for entry in logs] == [
+        ("warning", "away"),
+        ("error", "401"),
+        ("warning", "away"),
+        ("info", ""),
+        ("warning", "away"),
+        ("info", ""),
+    ]

@@ -1,0 +1,295 @@
+"""What a POST waits for: the recovery, the model, and when it does not. And that one POST does not hold up others."""
+
+import asyncio
+import json
+import time
+
+import pytest
+from fakes import FakeModel, body, exchange, post, posted, settings, stamp, status_of, verdict
+
+from proxy.app import build
+from proxy.classification.allowance import WaitingAllowance
+from proxy.classification.classification import Severity
+from proxy.classification.rules import Rules
+from proxy.classification.service import ClassificationService
+from proxy.decisions.decider import Decider
+from proxy.decisions.decision import Names
+from proxy.decisions.living import Living
+from proxy.decisions.recovery import Recovery
+from proxy.decisions.rollout import Rollout
+from proxy.decisions.stores.memory import MemoryStore
+from proxy.gateway.alertmanager import AlertmanagerClient
+from proxy.gateway.pipeline import Pipeline
+from proxy.policy import Mode
+
+OURS = {"ai_severity": "noise", "ai_category": "security"}
+
+
+class Observer:
+    def __init__(self):
+        self.unread_because = []
+
+    def unread(self, reason):
+        self.unread_because.append(reason)
+
+    def alert(self, added):
+        pass
+
+    def fault(self, stage):
+        pytest.fail(stage)
+
+    def asked(self, outcome, seconds):
+        pass
+
+    def waited(self, seconds):
+        pass
+
+
+class Held:
+    """An Alertmanager that says what it holds once `ready` is set."""
+
+    def __init__(self):
+        self.ready = asyncio.Event()
+        self.alerts_held = []
+
+    async def alerts(self):
+        await self.ready.wait()
+        return self.alerts_held
+
+
+@pytest.fixture
+def observer():
+    return Observer()
+
+
+@pytest.fixture
+def held():
+    return Held()
+
+
+@pytest.fixture
+async def pipeline_with(observer, held):
+    """The pipeline on real rooms, without a listener; clocks and the recovery are in the test's hands."""
+    services, tasks = [], []
+
+    async def make(model=None, mode=Mode.ENRICHED, *, budget=4.0, **options):
+        living, names, allowance = Living(), Names(), WaitingAllowance(2 * budget)
+        rollout = Rollout(mode, names=names, store=MemoryStore())
+        await rollout.start()
+        service = ClassificationService(
+            rules=Rules.shipped(), model=model, salt="", cache={}, allowance=allowance, observer=observer
+        )
+        services.append(service)
+        decider = Decider(
+            living=living,
+            store=MemoryStore(),
+            verdicts=service,
+            names=names,
+            on_fault=observer.fault,
+            on_store_error=lambda: pytest.fail("store"),
+        )
+        recovery = Recovery(held, decider, names, allowance, on_outcome=lambda _: None)
+        tasks.append(asyncio.create_task(recovery.run()))
+        return Pipeline(
+            rollout=rollout,
+            decider=decider,
+            living=living,
+            recovery=recovery,
+            budget=budget,
+            observer=observer,
+            **options,
+        )
+
+    yield make
+    for service in services:
+        await service.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def in_alertmanager(alert, **added):
+    return {
+        **alert,
+        "labels": alert["labels"] | added,
+        "updatedAt": stamp(),
+    }
+
+
+async def asked(model, times):
+    async with asyncio.timeout(5):
+        while len(model.asked) < times:
+            await asyncio.sleep(0)
+
+
+async def sent(pipeline, *alerts):
+    return json.loads((await pipeline.run(body(*alerts))).body)
+
+
+async def test_a_silent_alertmanager_and_a_hanging_model_cost_one_budget_together(alertmanager):
+    alertmanager.silent = True
+    given = settings(alertmanager.url, enrichment__mode="enriched", enrichment__budget="500ms")
+    async with build(given, model=FakeModel([None])) as running:
+        begun = time.monotonic()
+        assert status_of(await exchange(running.data_port, post(body(posted())))) == 200
+        assert time.monotonic() - begun <= 0.5 + 0.5
+
+
+async def test_what_the_recovery_took_is_not_waited_for_the_model_again(alertmanager, monkeypatch):
+    async def late(_):
+        await asyncio.sleep(0.8)
+        return []
+
+    monkeypatch.setattr(AlertmanagerClient, "alerts", late)
+    model = FakeModel([None])
+    given = settings(alertmanager.url, enrichment__mode="enriched", enrichment__budget="800ms")
+    async with build(given, model=model) as running:
+        begun = time.monotonic()
+        assert status_of(await exchange(running.data_port, post(body(posted())))) == 200
+        assert time.monotonic() - begun <= 0.8 + 0.5
+
+
+async def test_the_model_gets_what_is_left_of_the_budget(pipeline_with, held, monkeypatch):
+    """On a clock that jumps while the recovery is waited for."""
+    clock, waits = [100.0], []
+    original = Decider.decide
+
+    async def decide(self, new, wait, **options):
+        waits.append(wait)
+        return await original(self, new, 0, **options)
+
+    async def settled(self, at_most):
+        clock[0] += 3.0
+        return 3.0
+
+    monkeypatch.setattr(Decider, "decide", decide)
+    monkeypatch.setattr(Recovery, "settled", settled)
+    pipeline = await pipeline_with(FakeModel(), budget=4.0, monotonic=lambda: clock[0])
+    await pipeline.run(body(posted()))
+    assert waits == [1.0]
+    monkeypatch.setattr(Recovery, "settled", lambda *_: asyncio.sleep(0, clock.__setitem__(0, clock[0] + 5)))
+    await pipeline.run(body(posted("Other")))
+    assert waits == [1.0, 0.0], "less than nothing is nothing"
+
+
+@pytest.mark.parametrize("mode", list(Mode), ids=str)
+async def test_a_post_during_the_recovery_keeps_the_labels_that_alertmanager_shows(alertmanager, monkeypatch, mode):
+    """The very first POST: in transparent mode, too, nothing passes unread before Alertmanager has answered."""
+    alert, ready, waits = posted("Labelled", begun=-60), asyncio.Event(), asyncio.Event()
+    alertmanager.held = [in_alertmanager(alert, **OURS)]
+    ask, settle = AlertmanagerClient.alerts, Recovery.settled
+
+    async def gated(self):
+        await ready.wait()
+        return await ask(self)
+
+    async def settled(self, at_most):
+        waits.set()
+        return await settle(self, at_most)
+
+    monkeypatch.setattr(AlertmanagerClient, "alerts", gated)
+    monkeypatch.setattr(Recovery, "settled", settled)
+    async with build(settings(alertmanager.url, enrichment__mode=mode.value), model=FakeModel()) as running:
+        pending = asyncio.create_task(exchange(running.data_port, post(body(alert))))
+        waiting = asyncio.create_task(waits.wait())
+        await asyncio.wait({pending, waiting}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        ready.set()
+        assert status_of(await pending) == 200
+    [got] = alertmanager.posts[0].alerts
+    assert got["labels"] == alert["labels"] | OURS
+
+
+async def test_nothing_passes_unread_before_the_recovery_has_succeeded(pipeline_with, held, observer):
+    pipeline = await pipeline_with(mode=Mode.TRANSPARENT)
+    first = asyncio.create_task(pipeline.run(body(posted())))
+    await asyncio.sleep(0)
+    held.ready.set()
+    await first
+    assert observer.unread_because == []
+    await pipeline.run(body(posted()))
+    assert observer.unread_because == ["idle"]
+
+
+OVER = {"begun": -60, "ends": -1}
+
+
+async def test_a_resolve_stops_the_wait_once_and_its_repetitions_do_not(pipeline_with, held):
+    held.ready.set()
+    model = FakeModel([None])
+    pipeline = await pipeline_with(model)
+    over = posted("Over", **OVER)
+
+    [_, first] = await asyncio.wait_for(sent(pipeline, over, posted("One")), 2)
+    assert first["annotations"]["ai_source"] == "rules", "a resolve nobody knew is news"
+
+    pending = asyncio.create_task(sent(pipeline, over, posted("Two")))
+    await asked(model, 2)
+    model.release.set()
+    [_, second] = await asyncio.wait_for(pending, 5)
+    assert second["annotations"]["ai_source"] == "llm", "a repetition is none"
+
+
+async def test_a_resolve_after_firing_again_stops_the_wait_again(pipeline_with, held):
+    held.ready.set()
+    model = FakeModel([verdict(), None])
+    pipeline = await pipeline_with(model)
+    await sent(pipeline, posted("Flaps"))
+    for n in range(2):
+        got = await asyncio.wait_for(sent(pipeline, posted(f"New{n}"), posted("Flaps", **OVER)), 2)
+        assert got[0]["annotations"]["ai_source"] == "rules"
+        await sent(pipeline, posted("Flaps", begun=-1))
+
+
+async def test_others_get_their_turns_while_a_long_batch_is_read_and_written(pipeline_with, held):
+    held.ready.set()
+    pipeline = await pipeline_with()
+    await sent(pipeline, posted("First"))
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.create_task(others())
+    await asyncio.sleep(0)
+    before = turns
+    got = await sent(pipeline, *(posted(pod=f"p{n}") for n in range(2560)))
+    turned = turns - before
+    other.cancel()
+    assert all("ai_severity" in alert["labels"] for alert in got)
+    assert turned >= 2 * 2560 / 256 - 1, "after every 256 alerts, on the way in and on the way out"
+
+
+@pytest.fixture(scope="module")
+def twenty_megabytes():
+    """100,000 alerts that fire from in a minute on: new to every proxy."""
+    alert = (
+        '{{"annotations":{{"summary":"pod {n} restarts too often"}},"endsAt":"{ends}","startsAt":"{begun}",'
+        '"generatorURL":"http://prometheus.example:9090/graph?g0.expr=up","labels":{{"alertname":"Storm","pod":"p{n}"}}}}'
+    )
+    begun, ends = stamp(60), stamp(600)
+    content = ("[" + ",".join(alert.format(n=n, begun=begun, ends=ends) for n in range(100_000)) + "]").encode()
+    assert len(content) > 20_000_000
+    return content
+
+
+async def test_a_post_of_twenty_megabytes_does_not_hold_up_others(alertmanager, twenty_megabytes):
+    async with build(settings(alertmanager.url, enrichment__mode="enriched"), model=FakeModel()) as running:
+        big = asyncio.create_task(exchange(running.data_port, post(twenty_megabytes)))
+        took = []
+        while not big.done():
+            begun = time.monotonic()
+            name = f"Small{len(took)}"
+            raw = await exchange(running.data_port, post(body(posted(name, severity="critical"))))
+            took.append(time.monotonic() - begun)
+            assert status_of(raw) == 200
+        assert status_of(await big) == 200
+    assert max(took) < 2
+    [arrived] = [received for received in alertmanager.posts if len(received.body) >= len(twenty_megabytes)]
+    first = json.loads(b"[" + arrived.body[1 : arrived.body.index(b'},{"annotations"') + 1] + b"]")[0]
+    # In time it is labelled, and too late it goes as it came.
+    assert first["labels"].get("ai_severity", "") in [s.value for s in Severity] or arrived.body == twenty_megabytes
+    assert len(took) > 3, "there were others meanwhile"

@@ -1,0 +1,373 @@
+"""Each setting changes what a proxy does that was built with it; and the metrics and the end of such a proxy.
+
+The composition root hands settings on: a value that it drops, or hands to the wrong room, shows here.
+"""
+
+import asyncio
+import contextlib
+import re
+
+import pytest
+from aiohttp import ClientSession
+from fake_provider import FakeProvider, Hang, Slow, Status
+from fake_provider import verdict as provided
+from fakes import (
+    FakeModel,
+    answer,
+    body,
+    exchange,
+    fake_alertmanager,
+    post,
+    posted,
+    settings,
+    status_of,
+    verdict,
+)
+
+from proxy import app, config
+from proxy.classification import prompts
+from proxy.classification.classification import Severity
+from proxy.config import Settings
+from proxy.errors import ClassifierRejected, ClassifierTimeout
+
+
+def with_secrets(alertmanager, environ, **flags):
+    """Settings for a proxy on free ports of loopback, with the secrets that no flag can give."""
+    given = {
+        "web.listen_address": "127.0.0.1:0",
+        "web.admin_listen_address": "127.0.0.1:0",
+        "alertmanager.url": alertmanager.url,
+        **{name.replace("__", "."): value for name, value in flags.items()},
+    }
+    return config.load(environ=environ, flags={name: [value] for name, value in given.items()}).settings
+
+
+class Proxy:
+    def __init__(self, alertmanager, running, model):
+        self.alertmanager, self.running, self.model = alertmanager, running, model
+
+    async def post(self, *alerts):
+        """Post alerts and return what was added to the first one: labels, annotations."""
+        assert status_of(await exchange(self.running.data_port, post(body(*alerts)))) == 200
+        got = self.alertmanager.posts[-1].alerts[0]
+        return tuple(
+            {name: value for name, value in got[kind].items() if name not in alerts[0][kind]}
+            for kind in ("labels", "annotations")
+        )
+
+    async def get(self, path, **headers):
+        url = f"http://127.0.0.1:{self.running.admin_port}{path}"
+        async with ClientSession() as client, client.get(url, headers=headers) as answered:
+            return answered.status, await answered.text()
+
+    async def metrics(self, prefix):
+        """The series whose names begin with `prefix`, without buckets, as {series: value}."""
+        lines = (await self.get("/metrics"))[1].splitlines()
+        found = dict(line.rsplit(" ", 1) for line in lines if line.startswith(prefix) and "_bucket" not in line)
+        return {series: float(value) for series, value in found.items()}
+
+    async def metric(self, series):
+        return (await self.metrics(series)).get(series, 0.0)
+
+    async def reaches(self, series, value, *, within=60):
+        async with asyncio.timeout(within):
+            while await self.metric(series) != value:
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def proxy_with(alertmanager):
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(given: Settings, model=None):
+            return Proxy(alertmanager, await stack.enter_async_context(app.build(given, model=model)), model)
+
+        yield make
+
+
+# What a setting changes, as a question to a proxy that labels, and the answers for some values of the setting.
+
+
+async def severity_of_a_lowered_critical(proxy):
+    return (await proxy.post(posted(severity="critical")))[0]["ai_severity"]
+
+
+async def severity_of_a_lowered_warning(proxy):
+    return (await proxy.post(posted(severity="warning")))[0]["ai_severity"]
+
+
+async def questions_for_two_of_a_class(proxy):
+    await proxy.post(posted(pod="a"))
+    await asyncio.sleep(0.01)  # more than the shortest time to live
+    await proxy.post(posted(pod="b"))
+    return len(proxy.model.asked)
+
+
+async def names_added(proxy):
+    labels, annotations = await proxy.post(posted())
+    return " ".join([*sorted(labels), *sorted(name for name in annotations if "summary" in name)])
+
+
+async def names_added_to_a_watchdog(proxy):
+    return " ".join(sorted((await proxy.post(posted("Watchdog")))[0]))
+
+
+async def names_added_to_a_lab(proxy):
+    return " ".join(sorted((await proxy.post(posted(team="lab")))[0]))
+
+
+async def names_added_without_a_verdict(proxy):
+    proxy.model.answers = [ClassifierRejected("x")]
+    return " ".join(sorted((await proxy.post(posted()))[0]))
+
+
+async def mode_in_the_metrics(proxy):
+    return await proxy.metric("aiproxy_mode")
+
+
+BOTH = "ai_category ai_severity"
+
+
+@pytest.mark.parametrize(
+    ("probe", "key", "value", "seen"),
+    [
+        (severity_of_a_lowered_critical, None, None, "critical"),
+        (severity_of_a_lowered_critical, "enrichment.severity_floor", "off", "noise"),
+        (severity_of_a_lowered_warning, None, None, "noise"),
+        (severity_of_a_lowered_warning, "enrichment.severity_floor", "author", "warning"),
+        (questions_for_two_of_a_class, None, None, 1),
+        (questions_for_two_of_a_class, "llm.cache_ttl", "1ms", 2),
+        (questions_for_two_of_a_class, "llm.cache_ttl", "1h", 1),
+        (questions_for_two_of_a_class, "llm.enable_cache", "false", 2),
+        (names_added, None, None, f"{BOTH} ai_summary"),
+        (names_added, "enrichment.severity_label", "sev", "ai_category sev ai_summary"),
+        (names_added, "enrichment.category_label", "cat", "ai_severity cat ai_summary"),
+        (names_added, "enrichment.annotation_prefix", "bot_", f"{BOTH} bot_summary"),
+        (names_added, "enrichment.mode", "transparent", ""),
+        (names_added, "enrichment.mode", "transparent_with_recommendations", "ai_summary"),
+        (names_added_to_a_watchdog, None, None, ""),
+        (names_added_to_a_watchdog, "enrichment.skip", "team=lab", BOTH),
+        (names_added_to_a_lab, None, None, BOTH),
+        (names_added_to_a_lab, "enrichment.skip", "team=lab", ""),
+        (names_added_without_a_verdict, None, None, BOTH),
+        (names_added_without_a_verdict, "llm.enable_fallback", "false", ""),
+        (mode_in_the_metrics, None, None, 1),
+        (mode_in_the_metrics, "enrichment.mode", "transparent", 0),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or (str(value) if value is not None else "-"),
+)
+async def test_a_setting_changes_what_the_proxy_does(alertmanager, proxy_with, probe, key, value, seen):
+    flags = {"enrichment__mode": "enriched"} | ({key.replace(".", "__"): value} if key else {})
+    proxy = await proxy_with(settings(alertmanager.url, **flags), FakeModel([verdict(Severity.NOISE)]))
+    assert await probe(proxy) == seen
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [
+        pytest.param({}, 1, id="the same again"),
+        pytest.param({"llm__model": "gpt-5"}, 2, id="another model"),
+        pytest.param({"llm__provider": "anthropic"}, 2, id="another provider"),
+        pytest.param("prompt", 2, id="another prompt"),
+    ],
+)
+async def test_an_answer_is_used_for_the_same_model_and_the_same_prompt(
+    alertmanager, proxy_with, monkeypatch, changed, asked
+):
+    shared = {}
+    monkeypatch.setattr(app, "_class_cache", lambda _: shared)
+    model = FakeModel()
+    for flags in ({}, changed):
+        if flags == "prompt":
+            monkeypatch.setattr(prompts, "VERSION", "another")
+            flags = {}
+        proxy = await proxy_with(settings(alertmanager.url, enrichment__mode="enriched", **flags), model)
+        await proxy.post(posted())
+    assert len(model.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("listen", "token", "given", "status"),
+    [
+        pytest.param("127.0.0.1:0", "", "", 200, id="on loopback it is open"),
+        pytest.param("127.0.0.1:0", "s3cret", "", 401, id="on loopback with a token it needs it"),
+        pytest.param("127.0.0.1:0", "s3cret", "wrong", 401, id="on loopback with another token"),
+        pytest.param("127.0.0.1:0", "s3cret", "s3cret", 200, id="on loopback with the token"),
+        pytest.param("0.0.0.0:0", "", "", 403, id="beyond loopback without a token it is closed"),
+        pytest.param("0.0.0.0:0", "s3cret", "", 401, id="beyond loopback it needs the token"),
+        pytest.param("0.0.0.0:0", "s3cret", "s3cret", 200, id="beyond loopback with the token"),
+    ],
+)
+async def test_who_may_use_the_admin_listener(alertmanager, proxy_with, listen, token, given, status):
+    environ = {"WEB_ADMIN_TOKEN": token} if token else {}
+    proxy = await proxy_with(with_secrets(alertmanager, environ, web__admin_listen_address=listen))
+    headers = {"Authorization": f"Bearer {given}"} if given else {}
+    for path in ("/enrichment/mode", "/api/v1/status"):
+        assert (await proxy.get(path, **headers))[0] == status
+    for path in ("/-/healthy", "/-/ready", "/metrics"):
+        assert (await proxy.get(path))[0] == 200
+
+
+async def test_the_proxys_own_question_has_alertmanagers_timeout(alertmanager, proxy_with, capsys):
+    alertmanager.silent = True
+    given = settings(alertmanager.url, alertmanager__timeout="300ms", enrichment__budget="100ms")
+    await proxy_with(given)
+    said = ""
+    async with asyncio.timeout(5):
+        while "no answer within 0.3 s" not in (said := said + capsys.readouterr().out):
+            await asyncio.sleep(0.02)
+
+
+KEY = "sk-made-up"
+
+
+async def test_the_settings_of_the_model_reach_its_provider(alertmanager, proxy_with):
+    """The real worker with the real LiteLLM, once: it takes seconds to load."""
+    calls = "aiproxy_model_call_duration_seconds_count"
+    async with FakeProvider([provided(severity="noise")]) as provider:
+        given = with_secrets(
+            alertmanager,
+            {"LLM_API_KEY": KEY},
+            enrichment__mode="enriched",
+            enrichment__budget="50ms",
+            llm__enabled="true",
+            llm__provider="openai",
+            llm__model="gpt-4o-mini",
+            llm__base_url=provider.url,
+            llm__timeout="4s",
+            llm__max_retries="1",
+            llm__concurrency="2",
+            llm__max_tokens="123",
+        )
+        proxy = await proxy_with(given)
+        assert await proxy.metric("aiproxy_model_usable") == 0
+        await proxy.reaches("aiproxy_model_usable", 1)
+
+        await proxy.post(posted("Good"))
+        await proxy.reaches(f'{calls}{{outcome="ok"}}', 1)
+        [request] = provider.requests
+        assert (request.path, request.key) == ("/v1/chat/completions", KEY)
+        assert (request.json["model"], request.json["max_tokens"]) == ("gpt-4o-mini", 123)
+
+        provider.forget([Status(500)])
+        await proxy.post(posted("Fails"))
+        await proxy.reaches(f'{calls}{{outcome="unavailable"}}', 1)
+        assert len(provider.requests) == 1 + 1
+
+        provider.forget([Slow(provided(), 0.3)])
+        await proxy.post(*(posted(f"Slow{n}") for n in range(3)))
+        await proxy.reaches(f'{calls}{{outcome="ok"}}', 1 + 3)
+        assert provider.most_at_once == 2
+
+        provider.forget([Hang()])
+        await proxy.post(posted("Hangs"))
+        await proxy.reaches(f'{calls}{{outcome="timeout"}}', 1, within=15)
+        [request] = provider.requests
+        await asyncio.wait_for(request.hung_up.wait(), 5)
+        assert await proxy.metrics(calls) == {
+            f'{calls}{{outcome="ok"}}': 4,
+            f'{calls}{{outcome="unavailable"}}': 1,
+            f'{calls}{{outcome="timeout"}}': 1,
+        }
+
+
+async def test_posts_are_counted_by_the_code_the_sender_got(alertmanager, proxy_with, unused_tcp_port):
+    proxy = await proxy_with(settings(alertmanager.url))
+    for status in ("200 OK", "400 Bad Request", "400 Bad Request"):
+        alertmanager.respond = lambda _, status=status: answer(status)
+        await exchange(proxy.running.data_port, post(body(posted())))
+    await exchange(proxy.running.data_port, post(body(posted()), "/api/v2/silences"))
+    assert await proxy.metrics("aiproxy_posts_total") == {
+        'aiproxy_posts_total{code="200"}': 1,
+        'aiproxy_posts_total{code="400"}': 2,
+    }
+    away = await proxy_with(settings(f"http://127.0.0.1:{unused_tcp_port}"))
+    await exchange(away.running.data_port, post(body(posted())))
+    assert await away.metrics("aiproxy_posts_total") == {'aiproxy_posts_total{code="502"}': 1}
+
+
+async def test_a_post_without_an_answer_is_counted_as_504(proxy_with):
+    async with fake_alertmanager(respond=lambda _: None) as hanging:
+        proxy = await proxy_with(settings(hanging.url, alertmanager__timeout="300ms", enrichment__budget="100ms"))
+        await exchange(proxy.running.data_port, post(body(posted())))
+        assert await proxy.metrics("aiproxy_posts_total") == {'aiproxy_posts_total{code="504"}': 1}
+
+
+async def test_calls_of_the_model_are_counted_by_outcome_and_waits_by_post(alertmanager, proxy_with):
+    model = FakeModel([verdict(), ClassifierTimeout("x"), ClassifierTimeout("x"), ZeroDivisionError()])
+    proxy = await proxy_with(settings(alertmanager.url, enrichment__mode="enriched"), model)
+    assert await proxy.metric("aiproxy_model_usable") == 1
+    for n in range(4):
+        await proxy.post(posted(f"A{n}"))
+    await proxy.post(posted("A0", pod="cached"))
+    assert await proxy.metrics("aiproxy_model_call_duration_seconds_count") == {
+        'aiproxy_model_call_duration_seconds_count{outcome="ok"}': 1,
+        'aiproxy_model_call_duration_seconds_count{outcome="timeout"}': 2,
+        'aiproxy_model_call_duration_seconds_count{outcome="bug"}': 1,
+    }
+    assert await proxy.metric("aiproxy_post_waited_seconds_count") == 4
+
+
+async def test_repeated_attempts_are_counted_by_cause(alertmanager, proxy_with):
+    proxy = await proxy_with(settings(alertmanager.url))
+    await proxy.post(posted())
+    replies = [b"", answer("200 OK")]
+    alertmanager.respond = lambda _: replies.pop(0)
+    await proxy.post(posted())
+    assert await proxy.metrics("aiproxy_upstream_retries_total") == {
+        'aiproxy_upstream_retries_total{cause="disconnected"}': 1
+    }
+    await alertmanager.stop()
+    pending = asyncio.create_task(exchange(proxy.running.data_port, post(body(posted()))))
+    async with asyncio.timeout(5):
+        while not await proxy.metric('aiproxy_upstream_retries_total{cause="refused"}'):
+            await asyncio.sleep(0.02)
+    alertmanager.respond = lambda _: answer("200 OK")
+    await alertmanager.start()
+    assert status_of(await pending) == 200
+
+
+async def test_a_model_that_is_off_is_not_usable(alertmanager, proxy_with):
+    proxy = await proxy_with(settings(alertmanager.url))
+    assert await proxy.metric("aiproxy_model_usable") == 0
+    assert await proxy.metric("aiproxy_model_enabled") == 0
+
+
+async def test_decisions_are_counted(alertmanager, proxy_with):
+    proxy = await proxy_with(settings(alertmanager.url, enrichment__mode="enriched"))
+    await proxy.post(posted(), posted("Old", begun=-60), posted("Watchdog"))
+    assert await proxy.metrics("aiproxy_decisions") == {"aiproxy_decisions_living": 3, "aiproxy_decisions_labelled": 1}
+    status = (await proxy.get("/api/v1/status"))[1]
+    assert '"decisions": {"living": 3, "labelled": 1, "bare": 2}' in status
+
+
+async def test_while_it_stops_it_is_not_ready_and_still_healthy(alertmanager):
+    """A POST in flight keeps the end waiting; whoever balances the load must hear of it at once."""
+    model, started, stop = FakeModel([None]), asyncio.get_running_loop().create_future(), asyncio.Event()
+
+    async def serve():
+        given = settings(alertmanager.url, enrichment__mode="enriched", enrichment__budget="8s")
+        async with app.build(given, model=model) as running:
+            started.set_result(running)
+            await stop.wait()
+
+    served = asyncio.create_task(serve())
+    proxy = Proxy(alertmanager, await started, model)
+    pending = asyncio.create_task(exchange(proxy.running.data_port, post(body(posted()))))
+    async with asyncio.timeout(5):
+        while not model.asked:
+            await asyncio.sleep(0.01)
+    assert (await proxy.get("/-/ready"))[0] == 200
+
+    stop.set()
+    await asyncio.sleep(0)
+    status, text = await proxy.get("/-/ready")
+    assert (status, "shutting down" in text) == (503, True)
+    assert '"ready": false' in (await proxy.get("/api/v1/status"))[1]
+    assert (await proxy.get("/-/healthy"))[0] == 200
+    assert not served.done()
+
+    model.release.set()
+    assert status_of(await pending) == 200
+    await asyncio.wait_for(served, 5)
+    assert re.fullmatch("info|noise|warning|critical", alertmanager.posts[0].alerts[0]["labels"]["ai_severity"])
