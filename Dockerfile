@@ -22,7 +22,6 @@ RUN install -d -o 65532 -g 65532 /empty
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="alertmanager-ai-proxy" \
       org.opencontainers.image.description="A transparent proxy in front of Alertmanager that adds AI labels and annotations to alerts before they are routed." \
-      org.opencontainers.image.source="https://github.com/alertmanager-ai-proxy/alertmanager-ai-proxy" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="1.1.0"
 COPY --from=venv /opt/venv /opt/venv

@@ -27,7 +27,7 @@ import proxy
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPOSE = ROOT / "deploy" / "compose"
-IMAGE = f"ghcr.io/alertmanager-ai-proxy/alertmanager-ai-proxy:{proxy.__version__}"
+IMAGE = f"alertmanager-ai-proxy:{proxy.__version__}"
 
 
 # The wheel
