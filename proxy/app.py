@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import signal
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -318,11 +320,27 @@ async def _listen(stack: AsyncExitStack, runner: web.BaseRunner, address: Addres
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, address.host or None, address.port).start()
+        site: web.BaseSite = (
+            web.TCPSite(runner, address.host, address.port)
+            if address.host
+            else web.SockSite(runner, _on_all_interfaces(address.port))
+        )
+        await site.start()
     except OSError as exc:
         setting = "web.listen_address" if name == "data" else "web.admin_listen_address"
         raise OSError(exc.errno, f"{setting}: cannot listen on {address}: {exc.strerror}") from exc
     return int(runner.addresses[0][1])
+
+
+def _on_all_interfaces(port: int) -> socket.socket:
+    """Return a socket for both families: with one socket for each, port 0 would be two ports."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as exc:
+            if exc.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                raise
+    return socket.create_server(("", port))
 
 
 def _background(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:

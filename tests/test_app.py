@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import subprocess
 import sys
 from datetime import timedelta
@@ -32,6 +33,22 @@ async def test_port_0_takes_a_free_port_and_the_banner_names_it(alertmanager, ca
     assert f"listen=127.0.0.1:{running.data_port}" in banner
     assert f"admin=127.0.0.1:{running.admin_port}" in banner
     assert running.data_port != running.admin_port
+
+
+async def test_port_0_on_all_interfaces_is_one_port(alertmanager):
+    async with app.build(settings(alertmanager.url, web__listen_address=":0")) as running:
+        for host in ("127.0.0.1", *(["::1"] if socket.has_dualstack_ipv6() else [])):
+            _, writer = await asyncio.open_connection(host, running.data_port)
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_a_port_that_is_taken_on_all_interfaces_is_named(alertmanager):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"web.listen_address: cannot listen on :{port}"):
+            async with app.build(settings(alertmanager.url, web__listen_address=f":{port}")):
+                pass
 
 
 @pytest.mark.parametrize("which", ["web.listen_address", "web.admin_listen_address"])

@@ -113,6 +113,7 @@ class Pipeline:
         for some in _slices(list(new.values())):
             wait = max(0.0, until - self._monotonic())
             decided |= await self._decider.decide(some, wait, recovered=self._recovery.done)
+            await asyncio.sleep(0)  # deciding by what is known suspends nowhere
 
         annotating = self._rollout.mode is not Mode.TRANSPARENT
         labels: list[alerts.Insertion] = []

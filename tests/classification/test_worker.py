@@ -397,7 +397,7 @@ async def test_closing_a_child_that_loads_does_not_wait_for_it(provider: FakePro
 
 async def test_a_missing_litellm_is_unusable(tmp_path, monkeypatch):
     (tmp_path / "litellm.py").write_text("import no_such_module")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     async with ModelWorker(config()) as worker:
         with pytest.raises(
             ClassifierUnusable, match="LiteLLM cannot be imported: ModuleNotFoundError for no_such_module"
@@ -407,7 +407,7 @@ async def test_a_missing_litellm_is_unusable(tmp_path, monkeypatch):
 
 async def test_a_crash_is_named_without_its_message(tmp_path, monkeypatch):
     (tmp_path / "litellm.py").write_text(f"raise MemoryError('{SECRET}')")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     sleeps = Sleeps(1)
     with capture_logs() as logs:
         async with Watched(config(), sleep=sleeps).worker:

@@ -293,3 +293,26 @@ async def test_a_post_of_twenty_megabytes_does_not_hold_up_others(alertmanager, 
     # In time it is labelled, and too late it goes as it came.
     assert first["labels"].get("ai_severity", "") in [s.value for s in Severity] or arrived.body == twenty_megabytes
     assert len(took) > 3, "there were others meanwhile"
+
+
+async def test_others_get_their_turns_while_a_long_batch_is_decided(pipeline_with, held, monkeypatch):
+    held.ready.set()
+    pipeline = await pipeline_with()
+    await sent(pipeline, posted("First"))
+    turns, at_each_slice, original = 0, [], Decider.decide
+
+    async def others():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def decide(self, *args, **kwargs):
+        at_each_slice.append(turns)
+        return await original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Decider, "decide", decide)
+    other = asyncio.create_task(others())
+    await pipeline.run(body(*(posted(pod=f"p{n}") for n in range(2560))))
+    other.cancel()
+    assert len(set(at_each_slice)) == len(at_each_slice) == 10
