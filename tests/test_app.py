@@ -83,7 +83,8 @@ async def test_a_stop_answers_what_has_come_in(alertmanager):
         pending = asyncio.create_task(exchange(running.data_port, post(body(posted()))))
         while not model.asked:
             await asyncio.sleep(0.01)
-        asyncio.get_running_loop().call_later(0.2, model.release.set)
+        # Longer than aiohttp itself waits for a handler when it shuts down.
+        asyncio.get_running_loop().call_later(2.5, model.release.set)
     assert status_of(await pending) == 200
     assert "ai_severity" in alertmanager.posts[0].alerts[0]["labels"]
 
