@@ -31,6 +31,7 @@ COPY --from=venv --chown=65532:65532 /empty /data
 # LiteLLM's two switches keep it from fetching its price list and its header list when it starts.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
+    STORAGE_PATH=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     LITELLM_LOCAL_MODEL_COST_MAP=True \

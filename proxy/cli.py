@@ -87,7 +87,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         for name, values in vars(arguments).items()
         if name.startswith(_KEY_PREFIX) and values is not None
     }
-    loaded = config.load(arguments.file, environ=os.environ, flags=flags)
+
+    def load() -> config.Loaded:
+        return config.load(arguments.file, environ=os.environ, flags=flags)
+
+    loaded = load()
     configure_logging(loaded.settings.log.level, loaded.settings.log.format)
     log = structlog.get_logger(__name__)
     for warning in loaded.warnings:
@@ -96,7 +100,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from proxy import app  # late: the other commands need no web server
 
     try:
-        asyncio.run(app.serve(loaded.settings))
+        asyncio.run(app.serve(loaded.settings, load))
     except OSError as exc:
         log.error("cannot start", error=exc.strerror or str(exc))
         return 1

@@ -4,7 +4,9 @@ ProxyError
 ├── ConfigError          the start (or the check) ends with exit 1; carries every mistake found, one a line
 ├── DecodeError          the body is forwarded as it came, Alertmanager judges it
 ├── StoreError           memory carries on; counted
-├── Superseded           a switch of the mode was overtaken by a later one; whoever asked gets 409
+│   └── StoreTimeout     may be asked once more
+├── SwitchRefused        the mode stays as it is; whoever asked gets 409
+│   └── Superseded       a later switch overtook this one
 ├── UpstreamError        the sender gets 502 or 504; nothing was acknowledged
 │   ├── UpstreamTimeout
 │   └── UpstreamRefused  Alertmanager answered our own question with a refusal; needs a person
@@ -47,7 +49,15 @@ class StoreError(ProxyError):
     """A decision store cannot answer."""
 
 
-class Superseded(ProxyError):
+class StoreTimeout(StoreError):
+    """A decision store has not answered in time."""
+
+
+class SwitchRefused(ProxyError):
+    """The mode cannot be switched as things are."""
+
+
+class Superseded(SwitchRefused):
     """What was asked for was overtaken by a later request."""
 
 

@@ -24,3 +24,10 @@ class SeverityFloor(StrEnum):
     OFF = "off"
     CRITICAL = "critical"
     AUTHOR = "author"
+
+
+class CanaryBy(StrEnum):
+    """What is drawn when a share of the alerts takes part: all alerts of a name together, or each by itself."""
+
+    ALERTNAME = "alertname"
+    IDENTITY = "identity"

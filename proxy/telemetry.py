@@ -25,6 +25,16 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self.build_info = Info("aiproxy_build", "The version that runs.", registry=registry)
         self.build_info.info({"version": __version__})
+        self.reload_worked = Gauge(
+            "aiproxy_config_last_reload_successful",
+            "1 when the last attempt to read the configuration anew succeeded.",
+            registry=registry,
+        )
+        self.reloaded_at = Gauge(
+            "aiproxy_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read successfully, in seconds since 1970.",
+            registry=registry,
+        )
         self.mode = Gauge(
             "aiproxy_mode", "0 transparent, 1 enriched, 2 transparent_with_recommendations.", registry=registry
         )
@@ -81,6 +91,48 @@ class Metrics:
         self.decisions_labelled = Gauge(
             "aiproxy_decisions_labelled", "Of those, alerts that carry labels of ours.", registry=registry
         )
+        self.decisions_bare = Gauge(
+            "aiproxy_decisions_bare", "Of those, alerts that go without labels of ours.", registry=registry
+        )
+        self.decisions_unkept = Gauge(
+            "aiproxy_decisions_unkept", "Of those, what the store is still to be told.", registry=registry
+        )
+        self.handovers = Counter(
+            "aiproxy_handovers_total",
+            "Alerts whose labels gave way to those another proxy claimed first; each may have paged once more.",
+            registry=registry,
+        )
+        self.handovers_pending = Gauge(
+            "aiproxy_handovers_pending",
+            "Alerts whose former labels Alertmanager is still to be told the end of.",
+            registry=registry,
+        )
+        self.identity_conflicts = Gauge(
+            "aiproxy_identity_conflicts",
+            "Alerts that Alertmanager held under more than one set of our labels when it was read last.",
+            registry=registry,
+        )
+        self.labels_by_rules = Gauge(
+            "aiproxy_labels_by_rules",
+            "1 while new alerts get the rules' labels, because several proxies might not agree on a model's.",
+            registry=registry,
+        )
+        self.replicas = Gauge(
+            "aiproxy_replicas",
+            "Proxies that share the store, or that Alertmanager's peers suggest.",
+            registry=registry,
+        )
+        self.replicas_agree = Gauge(
+            "aiproxy_replicas_agree",
+            "1 while all proxies of the store have the same configuration and rules.",
+            registry=registry,
+        )
+        self.converged = Gauge(
+            "aiproxy_converged",
+            "1 while the store knows all decisions, and no alert is being handed over.",
+            registry=registry,
+        )
+        self.store_up = Gauge("aiproxy_store_up", "1 while the decision store answers.", registry=registry)
         self.recovered = Gauge(
             "aiproxy_recovery_last_success",
             "1 when what Alertmanager holds could be read at the last attempt.",
@@ -149,6 +201,11 @@ def configure_logging(level: str, output: str, stream: TextIO | None = None) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def set_log_level(level: str) -> None:
+    """Log from `level` on."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def _renderers(output: str, target: Any) -> list[Processor]:

@@ -115,7 +115,8 @@ class FakeAlertmanager:
     """A server on loopback that keeps every byte it gets, and answers what the test says.
 
     `respond` gets a request and returns the bytes of the answer; b"" closes the connection without one, None never
-    answers. GET /api/v2/alerts, which the proxy asks on its own account, is answered from `held` and not recorded.
+    answers. What the proxy asks on its own account, GET of alerts and status, is answered from `held` and `peers`, and
+    not recorded.
     """
 
     respond: Callable[[Received], bytes | None] = lambda _: OK
@@ -124,7 +125,11 @@ class FakeAlertmanager:
     connections: int = 0
     port: int = 0
     silent: bool = False
-    """Whether the proxy's own question stays without an answer."""
+    """Whether the proxy's own questions stay without an answer."""
+    peers: int = 0
+    """How many Alertmanagers it sees in its cluster, itself among them; 0: it does not cluster."""
+    up: float = 3600
+    """Seconds since its start, as it says."""
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _server: asyncio.Server | None = None
 
@@ -155,8 +160,11 @@ class FakeAlertmanager:
         try:
             while True:
                 request = await self._read(reader)
-                if request.line.startswith("GET ") and request.line.split()[1].endswith("/api/v2/alerts"):
+                asked = request.line.split()[1] if request.line.startswith("GET ") else ""
+                if asked.endswith("/api/v2/alerts"):
                     reply: bytes | None = self._list()
+                elif asked.endswith("/api/v2/status"):
+                    reply = None if self.silent else self._status()
                 else:
                     self.received.append(request)
                     reply = self.respond(request)
@@ -171,6 +179,12 @@ class FakeAlertmanager:
         finally:
             self._open.discard(writer)
             writer.close()
+
+    def _status(self) -> bytes:
+        peers = [{"name": str(n), "address": f"127.0.0.1:{9000 + n}"} for n in range(self.peers)]
+        cluster = {"status": "ready" if peers else "disabled", "peers": peers}
+        content = {"cluster": cluster, "uptime": stamp(-self.up), "versionInfo": {}, "config": {"original": ""}}
+        return answer("200 OK", json.dumps(content).encode(), Content_Type="application/json")
 
     def _list(self) -> bytes | None:
         if self.silent:
@@ -208,6 +222,7 @@ def settings(alertmanager: str, **flags: str) -> Settings:
         "web.listen_address": ["127.0.0.1:0"],
         "web.admin_listen_address": ["127.0.0.1:0"],
         "alertmanager.url": [alertmanager],
+        "store.url": ["memory:"],
         **{name.replace("__", "."): [value] for name, value in flags.items()},
     }
     return config.load(environ={}, flags=given).settings

@@ -396,7 +396,7 @@ def test_the_service_the_containers_and_the_settings_agree_on_ports(manifests, p
 
 def test_several_replicas_would_need_a_shared_store(manifests):
     assert of_kind(manifests, "StatefulSet")["spec"]["replicas"] == 1
-    assert config_map(manifests, "config.yaml")["store"]["url"] == "memory:"
+    assert config_map(manifests, "config.yaml")["store"]["url"] == "sqlite:"
 
 
 def test_the_service_and_the_set_select_the_pods(manifests):

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
-from proxy.errors import StoreError, Superseded
+from proxy.errors import StoreError, SwitchRefused
 from proxy.policy import Mode
 
 OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
@@ -21,19 +21,19 @@ OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
 
 
 class ModeSwitch(Protocol):
-    """Changes the mode; raises StoreError when it cannot be kept, and Superseded by a later switch."""
-
-    async def to(self, mode: Mode, asked_by: str) -> None: ...
-
-
-class CurrentMode(Protocol):
-    """The mode that holds, and where it comes from."""
-
-    @property
-    def mode(self) -> Mode: ...
+    """Changes the mode. Raises StoreError when that cannot be kept, and SwitchRefused with the reason."""
 
     @property
     def source(self) -> str: ...
+
+    async def to(self, mode: Mode | None, *, by: str = "", origin: str = "") -> None: ...
+
+
+class CurrentMode(Protocol):
+    """The mode that holds."""
+
+    @property
+    def mode(self) -> Mode: ...
 
 
 def admin_api(
@@ -93,7 +93,7 @@ class _Api:
         return web.json_response(dict(self._status()))
 
     async def get_mode(self, _: web.Request) -> web.Response:
-        return web.json_response({"mode": self._current.mode.value, "source": self._current.source})
+        return web.json_response({"mode": self._current.mode.value, "source": self._switch.source})
 
     async def post_mode(self, request: web.Request) -> web.Response:
         try:
@@ -101,8 +101,8 @@ class _Api:
         except ValueError as exc:
             return _error(400, str(exc))
         try:
-            await self._switch.to(mode, asked_by=request.remote or "unknown")
-        except Superseded as exc:
+            await self._switch.to(mode, origin=request.remote or "unknown")
+        except SwitchRefused as exc:
             return _error(409, str(exc))
         except StoreError as exc:
             return _error(503, f"the mode was not changed, because it could not be kept: {exc}")

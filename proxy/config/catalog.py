@@ -173,7 +173,7 @@ def masked(settings: Settings) -> dict[str, Any]:
         texts = setting.show(value)
         if setting.is_list:
             inner[name] = texts
-        elif value is None or isinstance(value, bool | int):
+        elif value is None or isinstance(value, bool | int | float):
             inner[name] = value
         else:
             inner[name] = "".join(texts)

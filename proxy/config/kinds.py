@@ -263,15 +263,67 @@ class UrlKind(Kind[str]):
 
 
 class StoreUrlKind(Kind[str]):
+    """What comes before the first colon says which store; the rest is read by that store's adapter."""
+
     name = "store URL"
     metavar = "URL"
-    want = "want memory:"
+    want = "want for example sqlite:, memory:, redis://redis:6379/0, redis+sentinel://host:26379/mymaster/0"
 
     def _parse(self, text: str) -> str:
-        if text != "memory:":
-            # Not repeated: the URL of a database often holds its password.
-            raise ValueError(f"no such kind of store, {self.want} (decisions are kept in this process alone)")
-        return text
+        # Not repeated in a message: the URL of a database often holds its password.
+        if "@" in text:
+            raise ValueError(
+                "a URL with a user and password would show up in logs, put them into store.username and"
+                f" store.password or store.password_file; {self.want}"
+            )
+        if text == "memory:" or re.fullmatch(r"sqlite:[^?#]*", text):
+            return text
+        if found := re.fullmatch(r"rediss?(?:\+(sentinel|cluster))?://([^/?#\s]+)((?:/[^/?#\s]+)*)/?", text):
+            kind, hosts, path = found[1], found[2].split(","), found[3].split("/")[1:]
+            if not all(_HOST.fullmatch(host) for host in hosts) or (kind is None and len(hosts) > 1):
+                raise ValueError(f"bad address in the URL of the store, {self.want}")
+            if kind == "sentinel" and not path:
+                raise ValueError("the name of the master is missing, want redis+sentinel://host:26379/mymaster")
+            databases = path[1:] if kind == "sentinel" else path
+            if len(databases) > (kind != "cluster") or not all(re.fullmatch("[0-9]{1,4}", d) for d in databases):
+                raise ValueError(f"want nothing but the number of a database at its end, {self.want}")
+            return text
+        raise ValueError(f"no such kind of store, {self.want}")
+
+
+_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
+
+class ReplicasKind(Kind[int]):
+    """A number, or 0 for `auto`."""
+
+    name = "`auto` or number"
+    metavar = "auto|NUMBER"
+    want = "want auto, or how many proxies there are"
+
+    def _parse(self, text: str) -> int:
+        if text.lower() == "auto":
+            return 0
+        if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
+            raise ValueError(f"bad number {text!r}, {self.want}")
+        return int(text)
+
+    def show(self, value: int) -> str:
+        return str(value) if value else "auto"
+
+
+class PercentKind(Kind[float]):
+    name = "number, 0 to 100"
+    metavar = "PERCENT"
+    want = "want a number from 0 to 100, for example 10 or 0.5"
+
+    def _parse(self, text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", text) or float(text) > 100:
+            raise ValueError(f"bad share {text!r}, {self.want}")
+        return float(text)
+
+    def show(self, value: float) -> str:
+        return f"{value:g}"
 
 
 class MatchersKind(Kind[str]):
@@ -349,6 +401,8 @@ Duration = Annotated[timedelta, DurationKind()]
 Listen = Annotated[Address, AddressKind()]
 Url = Annotated[str, UrlKind()]
 StoreUrl = Annotated[str, StoreUrlKind()]
+Replicas = Annotated[int, ReplicasKind()]
+Percent = Annotated[float, PercentKind()]
 Matchers = Annotated[str, MatchersKind()]
 AddedLabel = Annotated[str, AddedLabelKind()]
 NamePrefix = Annotated[str, NamePrefixKind()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,9 +22,12 @@ from proxy.config.kinds import (
     Address,
     Between,
     Duration,
+    FileKind,
     Listen,
     Matchers,
     NamePrefix,
+    Percent,
+    Replicas,
     Secret,
     SecretKind,
     Section,
@@ -32,7 +36,7 @@ from proxy.config.kinds import (
     format_duration,
     setting,
 )
-from proxy.policy import Mode, SeverityFloor
+from proxy.policy import CanaryBy, Mode, SeverityFloor
 
 
 class LogLevel(StrEnum):
@@ -66,6 +70,20 @@ class Web(Section):
     )
 
 
+class BasicAuth(Section):
+    """The user as which the proxy asks Alertmanager its own questions. Senders' credentials are passed on as they
+    came."""
+
+    username: str | None = setting(default=None, description="Name of the user.")
+    password: Secret = setting(default=Secret(), description="The user's password.")
+
+
+class Authorization(Section):
+    """The token with which the proxy asks Alertmanager its own questions, in place of a user."""
+
+    credentials: Secret = setting(default=Secret(), description="A bearer token.")
+
+
 class Alertmanager(Section):
     """The Alertmanager that alerts are forwarded to."""
 
@@ -78,6 +96,26 @@ class Alertmanager(Section):
         default=timedelta(seconds=9),
         description="Time for Alertmanager's answer, counted from the last byte of the incoming request, waiting "
         "for the model included. Prometheus gives up after 10s by default.",
+    )
+    replicas: Replicas = setting(
+        default=0,
+        description="How many proxies receive the same alerts. `auto`: several, if Alertmanager has ever had peers. "
+        "Several proxies need a shared `store.url`; without one all labels are the rules'.",
+    )
+    basic_auth: BasicAuth = BasicAuth()
+    authorization: Authorization = Authorization()
+
+
+class Canary(Section):
+    """Which share of the alerts takes part; the others are forwarded as they are. What was decided stays."""
+
+    percent: Percent = setting(default=100.0, description="How many of a hundred take part, of those that match.")
+    by: CanaryBy = setting(
+        default=CanaryBy.ALERTNAME,
+        description="What is drawn: all alerts of a name together, or each alert by itself. Always the same ones.",
+    )
+    matchers: tuple[Matchers, ...] = setting(
+        default=(), description="Only alerts for which all matchers of one entry hold take part. Empty: any."
     )
 
 
@@ -106,8 +144,7 @@ class Enrichment(Section):
     )
     severity_label: AddedLabel = setting(
         default="ai_severity",
-        description="Name of the label that holds the severity. To rename it is to page once more for every labelled "
-        "alert that fires.",
+        description="Name of the label that holds the severity. Alerts that fire keep the name they have.",
     )
     category_label: AddedLabel = setting(
         default="ai_category", description="Name of the label that holds the category. As above."
@@ -115,12 +152,48 @@ class Enrichment(Section):
     annotation_prefix: NamePrefix = setting(
         default="ai_", description="What the names of added annotations begin with, as in `ai_summary`."
     )
+    former_labels: tuple[AddedLabel, ...] = setting(
+        default=(),
+        description="Names that the two labels had before they were renamed: firing alerts that carry them are "
+        "known again after a restart, and keep them.",
+    )
+    repost: bool = setting(
+        default=True,
+        description="Whether text that comes while Alertmanager still gathers the alert's first notification is "
+        "posted to it at once. If not, it goes with the next resend.",
+    )
+    canary: Canary = Canary()
+
+
+class Storage(Section):
+    """Files of the proxy's own."""
+
+    path: Annotated[Path, FileKind()] = setting(
+        default=Path("data"), description="Directory of the SQLite file. It is made if it is missing."
+    )
 
 
 class Store(Section):
-    """Where decisions about alerts are remembered."""
+    """Where decisions about alerts are remembered, beside the memory of this process."""
 
-    url: StoreUrl = setting(default="memory:", description="`memory:` keeps them in this process alone.")
+    url: StoreUrl = setting(
+        default="sqlite:",
+        description="`sqlite:` is `decisions.db` in `storage.path`, `sqlite:PATH` another file. For several proxies: "
+        "`redis://HOST:PORT/DB`, `redis+sentinel://HOST:PORT,…/MASTER/DB` or `redis+cluster://HOST:PORT,…`, "
+        "each with `rediss` for TLS. `memory:` remembers nothing over a restart.",
+    )
+    username: str | None = setting(default=None, description="User of the Redis, if it has one.")
+    password: Secret = setting(default=Secret(), description="Password of the Redis.")
+    prefix: NamePrefix = setting(
+        default="aiproxy",
+        description="What the names of keys in Redis begin with. All proxies in front of one cluster of "
+        "Alertmanagers share one, and no others.",
+    )
+    max_decisions: Annotated[int, Between(1000, 5_000_000)] = setting(
+        default=200_000,
+        description="How many alerts may live at once that something is known about, 1 kB of memory each. Beyond "
+        "it new alerts go bare.",
+    )
 
 
 class Llm(Section):
@@ -177,6 +250,7 @@ class Settings(Section):
     web: Web = Web()
     alertmanager: Alertmanager = Alertmanager()
     enrichment: Enrichment = Enrichment()
+    storage: Storage = Storage()
     store: Store = Store()
     llm: Llm = Llm()
     log: Log = Log()
@@ -197,6 +271,12 @@ class Settings(Section):
                 f"alertmanager.url ({self.alertmanager.url}) is the proxy's own web.listen_address ({listens}): "
                 "it would forward to itself; want Alertmanager's address, 9093 by default",
             )
+        auth = self.alertmanager.basic_auth
+        if self.alertmanager.authorization.credentials and (auth.username or auth.password):
+            yield Remark(
+                ("alertmanager.authorization.credentials", "alertmanager.basic_auth.username"),
+                "alertmanager.authorization and alertmanager.basic_auth are both set, leave one out",
+            )
         if self.enrichment.severity_label == self.enrichment.category_label:
             yield Remark(
                 ("enrichment.severity_label", "enrichment.category_label"),
@@ -212,4 +292,10 @@ class Settings(Section):
                 ("alertmanager.timeout",),
                 f"alertmanager.timeout ({format_duration(timeout)}) should be below 10s: Prometheus gives up by then "
                 "unless told otherwise, and drops what it cannot send",
+            )
+        if self.alertmanager.replicas > 1 and not self.store.url.startswith("redis"):
+            yield Remark(
+                ("alertmanager.replicas", "store.url"),
+                f"alertmanager.replicas is {self.alertmanager.replicas}, and store.url ({self.store.url}) is not "
+                "shared: all labels will be the rules', and the mode cannot be switched at run time; want redis://…",
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import islice
 
 from proxy.alert import Identity, LabelSet
 from proxy.classification.classification import Category, Classification, Severity
@@ -36,6 +38,8 @@ class Names:
     severity_label: str = "ai_severity"
     category_label: str = "ai_category"
     annotation_prefix: str = "ai_"
+    former: tuple[str, ...] = ()
+    """Label names that were in use before these; alerts that carry them are known again, and keep them."""
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -77,13 +81,9 @@ class Names:
 
         Ours are only the two labels together, with values of the closed sets; anything else is the sender's own.
         """
-        ours = {name: labels[name] for name in self.labels if name in labels}
-        if not (
-            len(ours) == len(self.labels)
-            and ours[self.severity_label] in set(Severity)
-            and ours[self.category_label] in set(Category)
-        ):
-            ours = {}
+        severity = self._ours(labels, self.severity_label, set(Severity))
+        category = self._ours(labels, self.category_label, set(Category))
+        ours = severity | category if severity and category else {}
         texts = ("severity", "category", "source", "confidence", "summary", "recommendations", "model")
         known = {self._name(text) for text in texts}
         return (
@@ -91,6 +91,11 @@ class Names:
             ours,
             {name: value for name, value in annotations.items() if name in known},
         )
+
+    def _ours(self, labels: LabelSet, current: str, values: Set[str]) -> dict[str, str]:
+        """Return the label of the `current` name, or else of a former one, that has one of `values`."""
+        found = (name for name in (current, *self.former) if labels.get(name) in values)
+        return {name: labels[name] for name in islice(found, 1)}
 
     def _text(self, verdict: Classification) -> dict[str, str]:
         text = {

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -15,6 +15,8 @@ from proxy.alert import Alert, Identity
 from proxy.classification.allowance import WaitingAllowance
 from proxy.decisions.decider import BREATH, Decider
 from proxy.decisions.decision import Decision, Names
+from proxy.decisions.keeper import Keeper
+from proxy.decisions.watch import Alertmanager, Watch
 from proxy.errors import UpstreamError, UpstreamRefused
 
 log = structlog.get_logger(__name__)
@@ -32,24 +34,10 @@ class _Variant:
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
-class HeldAlert:
-    """An alert as Alertmanager lists it: active, silenced or inhibited."""
-
-    alert: Alert
-    updated_at: datetime
-
-
-class Alertmanager(Protocol):
-    """Alertmanager, asked on our own account."""
-
-    async def alerts(self) -> Sequence[HeldAlert]:
-        """Return all it holds. Raises UpstreamError with a text for the operator."""
-        ...
-
-
 class Recovery:
-    """Runs at every start and at every switch of the mode, in every mode, until it has succeeded.
+    """Runs at every start and whenever labelling begins, in every mode, until it has succeeded.
+
+    What the store remembers comes first. Alertmanager, whose word is what people were told, is added to it and wins.
 
     Until then nobody knows which labels Alertmanager's alerts carry, so new alerts get only what every proxy would
     decide alike: the rules' labels.
@@ -59,8 +47,10 @@ class Recovery:
         self,
         alertmanager: Alertmanager,
         decider: Decider,
+        keeper: Keeper,
         names: Names,
         allowance: WaitingAllowance,
+        watch: Watch,
         *,
         on_outcome: Callable[[bool], None],
         monotonic: Callable[[], float] = time.monotonic,
@@ -68,8 +58,10 @@ class Recovery:
     ) -> None:
         self._alertmanager = alertmanager
         self._decider = decider
+        self._keeper = keeper
         self._names = names
         self._allowance = allowance
+        self._watch = watch
         self._on_outcome = on_outcome
         self._monotonic = monotonic
         self._retry = retry
@@ -78,6 +70,8 @@ class Recovery:
         self._wanted.set()
         self.done = False
         """Whether what Alertmanager held is known."""
+        self.found = 0
+        """How many alerts it held at the last recovery."""
 
     async def run(self) -> None:
         """Recover, and do so again whenever `again` asks; the owner cancels it."""
@@ -139,8 +133,9 @@ class Recovery:
         return spent
 
     async def _recover(self) -> None:
+        alerts, *_ = await asyncio.gather(self._alertmanager.alerts(), self._keeper.load(), self._watch.look())
         variants: dict[Identity, list[_Variant]] = {}
-        for n, held in enumerate(await self._alertmanager.alerts(), 1):
+        for n, held in enumerate(alerts, 1):
             labels, ours, text = self._names.recognise(held.alert.labels, held.alert.annotations)
             original = replace(held.alert, labels=labels)
             variant = _Variant(held.updated_at, original, Decision(original.identity, ours, text))
@@ -149,6 +144,7 @@ class Recovery:
                 await asyncio.sleep(0)
         found = [self._chosen(several) for several in variants.values()]
         await self._decider.restore([(variant.alert, variant.decision) for variant in found])
+        self.found = len(found)
         log.info(
             "recovered what Alertmanager holds",
             alerts=len(found),
@@ -159,7 +155,11 @@ class Recovery:
         """Return the variant of one alert that goes on. Several are rare: somebody sent it with and without labels."""
         if len(variants) == 1:
             return variants[0]
-        # What we sent ourselves since the start, without knowing better, is not what people were told before.
+        # What people were told is what we remember over the start.
+        told = self._decider.before_start(variants[0].decision.identity)
+        if told is not None and (same := [v for v in variants if v.decision.labels == told]):
+            return same[0]
+        # What we sent ourselves since the start, without knowing better, is not.
         mine = self._decider.provisional(variants[0].decision.identity)
         before = [v for v in variants if mine is None or v.decision.labels != mine.labels] or variants
         # Labels like ours without our text, beside the same alert bare: a sender's own label set.

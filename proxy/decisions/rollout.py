@@ -1,13 +1,13 @@
-"""Who gets what: the mode, and the alerts that are left alone in every mode."""
+"""Who gets what: the mode, the canary, and the alerts that are left alone in every mode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from proxy.alert import Alert
+from proxy.decisions.canary import Canary
 from proxy.decisions.decision import Names, Treatment
-from proxy.decisions.store import DecisionStore
 from proxy.matchers import Matcher, matches_all
 from proxy.policy import Mode
 
@@ -20,16 +20,16 @@ class Rollout:
         mode: Mode,
         *,
         names: Names,
-        store: DecisionStore,
+        canary: Canary | None = None,
         skip: Sequence[Sequence[Matcher]] = (),
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        bare_before: Callable[[], datetime | None] = lambda: None,
     ) -> None:
+        """`bare_before` tells of a time before which alerts went bare and were not remembered."""
         self._mode = mode
-        self._source = "config"
         self._names = names
-        self._store = store
+        self._canary = canary or Canary()
         self._skip = skip
-        self._now = now
+        self._bare_before = bare_before
         self._labelling_since: datetime | None = None
 
     @property
@@ -37,30 +37,23 @@ class Rollout:
         return self._mode
 
     @property
-    def source(self) -> str:
-        """Where the mode comes from: `config`, or `memory` once it was switched."""
-        return self._source
+    def canary(self) -> Canary:
+        return self._canary
 
     @property
     def labelling_since(self) -> datetime | None:
         """Alerts that began before were sent bare, and stay bare. None while the mode does not label."""
         return self._labelling_since
 
-    async def start(self) -> None:
-        """Take up the labelling that the store remembers, or begin. Raises StoreError."""
-        since = await self._store.labelling_since() if self._mode is Mode.ENRICHED else None
-        await self._set_since(since or self._now())
+    def apply(self, mode: Mode, canary: Canary, labelling_since: datetime | None) -> None:
+        """Change what alerts not seen yet get."""
+        self._mode = mode
+        self._canary = canary
+        self._labelling_since = labelling_since if mode is Mode.ENRICHED else None
 
-    async def switch(self, mode: Mode) -> None:
-        """Change the mode for alerts not seen yet. Raises StoreError, and then nothing has changed."""
-        since = self._labelling_since if self._mode is mode else self._now()
-        was, self._mode = self._mode, mode
-        try:
-            await self._set_since(since or self._now())
-        except BaseException:
-            self._mode = was
-            raise
-        self._source = "memory"
+    def skip(self, skip: Sequence[Sequence[Matcher]]) -> None:
+        """Leave other alerts alone from now on: those for which all matchers of one entry hold."""
+        self._skip = skip
 
     def treatment(self, alert: Alert) -> Treatment:
         """Return what `alert`, firing and never seen before, gets."""
@@ -71,14 +64,12 @@ class Rollout:
             return Treatment.PLAIN
         if any(matches_all(matchers, alert.labels) for matchers in self._skip):
             return Treatment.PLAIN
+        if not self._canary.takes(alert):
+            return Treatment.PLAIN
         if self._mode is Mode.TRANSPARENT_WITH_RECOMMENDATIONS:
             return Treatment.ANNOTATE
-        if self._labelling_since is None or (alert.starts_at and alert.starts_at < self._labelling_since):
+        for since in (self._labelling_since, self._bare_before()):
             # Alertmanager may know it without labels: with labels it would be a second alert, and page again.
-            return Treatment.PLAIN
-        return Treatment.LABEL
-
-    async def _set_since(self, since: datetime) -> None:
-        kept = since if self._mode is Mode.ENRICHED else None
-        await self._store.set_labelling_since(kept)
-        self._labelling_since = kept
+            if since is not None and alert.starts_at and alert.starts_at < since:
+                return Treatment.PLAIN
+        return Treatment.LABEL if self._labelling_since is not None else Treatment.PLAIN

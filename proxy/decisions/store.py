@@ -2,36 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
-from typing import Protocol
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from proxy.alert import Identity
 from proxy.decisions.decision import Decision
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A decision and its life, as a store keeps it."""
+
+    decision: Decision
+    life: int
+    """Which life of the alert the decision is for: a random number below 2**63."""
+    left: float
+    """Seconds that the decision still lives. A duration, so that no two clocks have to agree."""
+    original: str = ""
+    """The labels as the sender gave them, as a JSON object: for people who look into the store."""
+    resolved_at: float | None = None
+    """The endsAt of the resolve that was seen last, in seconds since 1970; None while it fires."""
+    fires_until: float | None = None
+    """The latest endsAt that any sender gave while it fired, in seconds since 1970."""
+    replaces: int = 0
+    """The life that ended before this one; 0: none. Not kept: it is for `claim`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What all who use one store hear of each other."""
+
+    generation: str
+    """Another one than before: the store was emptied or replaced, and knows nothing of what it was given."""
+    state: str | None
+    """What `write_state` was given last, by anybody."""
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """What each proxy said of itself in the last seconds, by its name; the asker is among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that another proxy did in a shared store."""
+
+    forgotten: frozenset[Identity] = frozenset()
+    """Decisions that an operator dropped. None: the state was written, ask `beat`."""
+
+
 class DecisionStore(Protocol):
-    """Memory of decisions that may be shared by several proxies. Raises StoreError when it cannot answer.
+    """Memory of decisions. Raises StoreError when it cannot answer, soon.
 
     A whole batch at a time: Prometheus posts up to 256 alerts, and each question is a round trip.
     """
 
-    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Decision]:
+    kind: ClassVar[str]
+    """`memory`, `sqlite` or `redis`."""
+    shared: ClassVar[bool]
+    """Whether several proxies see the same decisions."""
+
+    def load(self) -> AsyncIterator[Sequence[Kept]]:
+        """Yield all there is, in slices. May yield a decision twice, and miss one that comes meanwhile."""
+        ...
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Kept]:
         """Return the decisions there are; those without one are left out."""
         ...
 
-    async def claim(self, new: Sequence[Decision]) -> Mapping[Identity, Decision]:
-        """Keep each decision unless there is one already; return, for each, the one that holds."""
+    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+        """Keep decisions; return, for each, the one that holds. Never executed after it has raised StoreError.
+
+        The first one wins. Where there is one already
+        - with the same labels, it keeps its life and takes the rest from the new one;
+        - of the life that the new one `replaces`, the new one takes its place;
+        - with other labels, it holds, and lives at least as long as the new one.
+        """
         ...
 
     async def forget(self, identities: Collection[Identity]) -> None:
-        """Drop decisions whose alerts have ended."""
+        """Drop decisions, here and, by `changes`, wherever the store is shared."""
         ...
 
-    async def labelling_since(self) -> datetime | None:
-        """Return since when alerts are labelled without a break; None while they are not."""
+    async def beat(self, name: str, me: str) -> Beat:
+        """Say that the proxy `name` is there, and `me` of it; hear what there is to hear."""
         ...
 
-    async def set_labelling_since(self, since: datetime | None) -> None:
-        """Keep that moment, or that labelling has stopped."""
+    async def write_state(self, state: str) -> None:
+        """Keep `state` in the place of what was kept, and tell the others."""
+        ...
+
+    def changes(self) -> AsyncIterator[Change]:
+        """Yield what others do; never in a private store. Ends when the connection does: ask again."""
         ...

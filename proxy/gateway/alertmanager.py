@@ -13,7 +13,7 @@ import structlog
 from yarl import URL
 
 from proxy.alert import Alert
-from proxy.decisions.recovery import HeldAlert
+from proxy.decisions.watch import Cluster, HeldAlert
 from proxy.errors import UpstreamError, UpstreamRefused
 from proxy.gateway.forwarder import cause
 
@@ -30,33 +30,48 @@ _HELP: Final = {
 class AlertmanagerClient:
     """The few questions that the proxy asks for itself."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: URL, timeout: float) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: URL, timeout: float, *, authorization: str | None = None
+    ) -> None:
+        """`authorization` is the value of that header, the credentials of these questions."""
         self._session = session
-        self._url = url / "api/v2/alerts"
+        self._url = url
         self._timeout = timeout
+        self._headers = {"Authorization": authorization} if authorization else None
 
     async def alerts(self) -> Sequence[HeldAlert]:
         """Return all alerts that Alertmanager holds. Raises UpstreamError with a text for the operator."""
+        # Read in a thread: of 100,000 alerts this is work for seconds, and others' alerts go on meanwhile.
+        return await asyncio.to_thread(_held, await self._get("api/v2/alerts"))
+
+    async def cluster(self) -> Cluster:
+        """Return what Alertmanager says of its cluster. Raises UpstreamError with a text for the operator."""
+        return _cluster(await self._get("api/v2/status"), datetime.now(UTC))
+
+    async def _get(self, path: str) -> bytes:
+        url = self._url / path
         try:
-            async with self._session.get(self._url, timeout=aiohttp.ClientTimeout(total=self._timeout)) as answer:
+            async with self._session.get(
+                url, headers=self._headers, timeout=aiohttp.ClientTimeout(total=self._timeout)
+            ) as answer:
                 if answer.status != 200:
                     why = _HELP.get(answer.status, "it should answer 200")
-                    raise UpstreamRefused(f"GET {self._url}: {answer.status}, {why}")
-                # In a thread: of 100,000 alerts this is work for seconds, and others' alerts go on meanwhile.
-                return await asyncio.to_thread(_held, await answer.read())
+                    raise UpstreamRefused(f"GET {url}: {answer.status}, {why}")
+                return await answer.read()
         except TimeoutError:
-            raise UpstreamError(f"GET {self._url}: no answer within {self._timeout:g} s") from None
+            raise UpstreamError(f"GET {url}: no answer within {self._timeout:g} s") from None
         except aiohttp.ClientError as exc:
-            raise UpstreamError(f"GET {self._url}: {cause(exc)}") from exc
-        except (ValueError, RecursionError) as exc:
-            raise UpstreamRefused(f"GET {self._url}: no list of alerts in the answer") from exc
+            raise UpstreamError(f"GET {url}: {cause(exc)}") from exc
 
 
 def _held(body: bytes) -> list[HeldAlert]:
-    """Return the alerts in Alertmanager's list. Raises ValueError when it is none; one odd alert spoils no other."""
-    listed = json.loads(body or b"[]")
+    """Return the alerts in Alertmanager's list. Raises UpstreamRefused for none; one odd alert spoils no other."""
+    try:
+        listed = json.loads(body or b"[]")
+    except (ValueError, RecursionError):
+        listed = None
     if not isinstance(listed, list):
-        raise ValueError("not a list")
+        raise UpstreamRefused("GET api/v2/alerts: no list of alerts in the answer")
     found = []
     for alert in listed:
         try:
@@ -74,6 +89,19 @@ def _held(body: bytes) -> list[HeldAlert]:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             log.warning("an alert that Alertmanager holds cannot be read", error=type(exc).__name__)
     return found
+
+
+def _cluster(body: bytes, now: datetime) -> Cluster:
+    """Return what Alertmanager's status says of its cluster. Raises UpstreamRefused."""
+    try:
+        status = json.loads(body)
+        begun = _time(status.get("uptime"))
+        cluster = status["cluster"]
+        peers = cluster.get("peers") or []
+        up = max(0.0, (now - begun).total_seconds()) if begun else 0.0
+        return Cluster(0 if cluster.get("status") == "disabled" else max(1, len(peers)), up)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UpstreamRefused("GET api/v2/status: no status of an Alertmanager in the answer") from None
 
 
 def _time(text: Any) -> datetime | None:

@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from json import JSONDecoder
 from typing import Any, Final
 
@@ -70,6 +70,8 @@ class Item:
 
     start: int
     """Offset of its first character."""
+    end: int
+    """Offset behind its last one."""
     members: tuple[Member, ...] | None
     """None: not an object."""
 
@@ -160,6 +162,18 @@ def encode(batch: Batch, insertions: Iterable[Insertion]) -> bytes:
     return "".join(parts).encode(errors="surrogateescape")
 
 
+def ended(batch: Batch, item: Item, alert: Alert, labels: LabelSet, now: datetime) -> Insertion:
+    """Return what puts the end of `alert`, as it was known with `labels` added, behind it.
+
+    Alertmanager refuses an end before the beginning. Sent twice, it ends what has ended.
+    """
+    gone = json.loads(batch.text[item.start : item.end])
+    gone["labels"] = {**alert.labels, **labels}
+    end = max(now, alert.starts_at) if alert.starts_at else now
+    gone["endsAt"] = end.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return item.end, "," + json.dumps(gone, separators=(",", ":"))
+
+
 def _is_utf8(body: bytes) -> bool:
     try:
         body.decode()
@@ -182,7 +196,7 @@ def _array(text: str) -> tuple[tuple[Item, ...], int]:
 def _item(text: str, start: int) -> tuple[Item, int]:
     if text[start] != "{":
         _, end = _VALUES.raw_decode(text, start)
-        return Item(start, None), end
+        return Item(start, end, None), end
     members: list[Member] = []
     at = start + 1
     while text[at := _skip(text, at)] != "}":
@@ -195,7 +209,7 @@ def _item(text: str, start: int) -> tuple[Item, int]:
         value, end = _VALUES.raw_decode(text, at)
         members.append(Member(key, value, at, end))
         at = end
-    return Item(start, tuple(members)), at + 1
+    return Item(start, at + 1, tuple(members)), at + 1
 
 
 def _skip(text: str, at: int) -> int:

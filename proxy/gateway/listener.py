@@ -101,6 +101,8 @@ class DataListener:
             # Should our text be what it refuses, the alert is worth more. The labels stay: they are its identity.
             with contextlib.suppress(UpstreamError):  # no second answer: the first one stands
                 answer = await self._forwarder.post_alerts(request, prepared.without_annotations(), deadline)
+        if 200 <= answer.status < 300:
+            prepared.taken()
         response = relayed(answer)
         with contextlib.suppress(ConnectionError):  # the sender has hung up, and Alertmanager has the alerts
             await response.prepare(request)

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from proxy.alert import Alert, Identity
+from proxy.alert import Alert, Identity, LabelSet
 from proxy.decisions.decider import BREATH, Decider
 from proxy.decisions.decision import Decision, Treatment
 from proxy.decisions.living import Living
@@ -40,7 +40,7 @@ class Observer(Protocol):
         ...
 
     def fault(self, stage: str) -> None:
-        """A bug of ours in `read`, `known`, `select`, `decide` or `inject`: one alert goes as it came."""
+        """A bug of ours in `read`, `known`, `select`, `decide`, `inject` or `handover`: one alert goes as it came."""
         ...
 
 
@@ -51,6 +51,8 @@ class Prepared:
     body: bytes
     without_annotations: Callable[[], bytes] | None = None
     """What to send when Alertmanager refuses `body`; None when `body` has no annotations of ours."""
+    taken: Callable[[], None] = lambda: None
+    """To be called when Alertmanager has taken it."""
 
 
 class Pipeline:
@@ -65,15 +67,18 @@ class Pipeline:
         recovery: Recovery,
         budget: float,
         observer: Observer,
+        others_label: Callable[[], bool] = lambda: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`others_label`: whether other proxies of the same store may have labelled alerts that come here too."""
         self._rollout = rollout
         self._decider = decider
         self._living = living
         self._recovery = recovery
         self._budget = budget
         self._observer = observer
+        self._others_label = others_label
         self._now = now
         self._monotonic = monotonic
 
@@ -118,20 +123,32 @@ class Pipeline:
         annotating = self._rollout.mode is not Mode.TRANSPARENT
         labels: list[alerts.Insertion] = []
         annotations: list[alerts.Insertion] = []
+        handed_over: list[Identity] = []
         async for item, alert in _breathing(read):
             more = self._inject(item, alert, decided.get(alert.identity), annotating)
             labels += more.labels
             annotations += more.annotations
+            if former := self._living.former(alert.identity):
+                labels += self._ending(batch, item, alert, former)
+                handed_over.append(alert.identity)
+        taken = partial(self._handed_over, handed_over)
         if not labels and not annotations:
-            return Prepared(body)
+            return Prepared(body, taken=taken)
         return Prepared(
             alerts.encode(batch, labels + annotations),
             partial(alerts.encode, batch, labels) if annotations else None,
+            taken,
         )
 
     @property
     def _idle(self) -> bool:
-        return self._rollout.mode is Mode.TRANSPARENT and self._recovery.done and not self._living.labelled
+        return (
+            self._rollout.mode is Mode.TRANSPARENT
+            and self._recovery.done
+            and not self._living.labelled
+            and not self._living.handing_over
+            and not self._others_label()
+        )
 
     def _read(self, item: alerts.Item) -> Alert | None:
         try:
@@ -173,6 +190,23 @@ class Pipeline:
             return nothing
         self._observer.alert("labels" if found.labels else "annotations" if found.annotations else "nothing")
         return found
+
+    def _ending(
+        self, batch: alerts.Batch, item: alerts.Item, alert: Alert, former: Sequence[LabelSet]
+    ) -> list[alerts.Insertion]:
+        """Return what ends the alert under the labels it had, right behind the alert as it is now.
+
+        In one POST, so that at no moment it is over.
+        """
+        try:
+            return [alerts.ended(batch, item, alert, labels, self._now()) for labels in former]
+        except Exception:  # noqa: BLE001 # a bug of ours: Alertmanager ends it by itself when nobody sends it any more
+            self._failed("handover", alert)
+            return []
+
+    def _handed_over(self, identities: Sequence[Identity]) -> None:
+        for identity in identities:
+            self._living.handed_over(identity)
 
     async def _decode(self, body: bytes) -> alerts.Batch:
         if len(body) <= _LARGE:

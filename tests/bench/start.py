@@ -88,16 +88,17 @@ def main() -> None:
         try:
             while not answered(upstream):
                 time.sleep(0.05)
-            measure(f"http://127.0.0.1:{upstream}")
+            measure(f"http://127.0.0.1:{upstream}", home)
         finally:
             alertmanager.terminate()
             alertmanager.wait()
 
 
-def measure(upstream: str) -> None:
+def measure(upstream: str, home: str) -> None:
     port, admin = free_port(), free_port()
     proxy = [sys.executable, "-m", "proxy", f"--alertmanager.url={upstream}"]
     proxy += [f"--web.listen-address=127.0.0.1:{port}", f"--web.admin-listen-address=127.0.0.1:{admin}"]
+    proxy.append(f"--storage.path={home}/proxy")
     with_model = {"LLM_ENABLED": "true", "LLM_PROVIDER": "ollama", "LLM_BASE_URL": "http://127.0.0.1:1"}
     cases = {
         "bare aiohttp": ([sys.executable, "-c", BARE, str(port), upstream], {}),

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from proxy.alert import Identity
-from proxy.decisions.decision import Decision
+from proxy.decisions.store import Beat, Change, Kept
+from proxy.decisions.stores.claims import SLICE, settle
 
 
 class MemoryStore:
     """A DecisionStore for one proxy alone."""
 
-    def __init__(self) -> None:
-        self._decisions: dict[Identity, Decision] = {}
-        self._labelling_since: datetime | None = None
+    kind: ClassVar[str] = "memory"
+    shared: ClassVar[bool] = False
 
-    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Decision]:
-        return {i: self._decisions[i] for i in identities if i in self._decisions}
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._kept: dict[Identity, tuple[Kept, float]] = {}
+        """Each with the moment on the monotonic clock when it ends."""
+        self._generation = secrets.token_hex(8)
+        self._state: str | None = None
 
-    async def claim(self, new: Sequence[Decision]) -> Mapping[Identity, Decision]:
-        return {d.identity: self._decisions.setdefault(d.identity, d) for d in new}
+    async def load(self) -> AsyncIterator[Sequence[Kept]]:
+        identities = list(self._kept)
+        for n in range(0, len(identities), SLICE):
+            yield list((await self.get(identities[n : n + SLICE])).values())
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Kept]:
+        now = self._monotonic()
+        return {i: kept for i in identities if (kept := self._held(i, now))}
+
+    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+        now = self._monotonic()
+        held = {}
+        for kept in new:
+            identity = kept.decision.identity
+            holds = held[identity] = settle(self._held(identity, now), kept)
+            self._kept[identity] = holds, now + holds.left
+        return held
 
     async def forget(self, identities: Collection[Identity]) -> None:
         for i in identities:
-            self._decisions.pop(i, None)
+            self._kept.pop(i, None)
 
-    async def labelling_since(self) -> datetime | None:
-        return self._labelling_since
+    async def beat(self, name: str, me: str) -> Beat:
+        now = self._monotonic()
+        for i in [i for i, (_, until) in self._kept.items() if until <= now]:
+            del self._kept[i]
+        return Beat(self._generation, self._state, {name: me})
 
-    async def set_labelling_since(self, since: datetime | None) -> None:
-        self._labelling_since = since
+    async def write_state(self, state: str) -> None:
+        self._state = state
+
+    async def changes(self) -> AsyncIterator[Change]:
+        await asyncio.Event().wait()  # there is nobody else
+        yield Change()
+
+    def _held(self, identity: Identity, now: float) -> Kept | None:
+        kept, until = self._kept.get(identity, (None, 0.0))
+        return replace(kept, left=until - now) if kept and until > now else None

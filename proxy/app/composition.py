@@ -1,4 +1,4 @@
-"""The composition root: builds a proxy from its settings, and takes it down again.
+"""Builds a proxy from its settings, and takes it down again.
 
 The only reader of the settings and the only importer of adapters. `build` serves the command line and the tests alike.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
+import hashlib
+import json
+import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,21 +27,29 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
+from proxy.app.model import ChosenModel
+from proxy.app.reload import Reload, canary_of
+from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
+from proxy.app.storage import open_store
 from proxy.classification import prompts
 from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.classification import Classification
 from proxy.classification.classifier import Classifier
 from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService, ClassKey
-from proxy.classification.worker.keys import needs_key
-from proxy.config import Address, Settings
+from proxy.config import Loaded, Settings, masked
 from proxy.decisions.decider import Decider
 from proxy.decisions.decision import Names
+from proxy.decisions.heartbeat import Heartbeat
+from proxy.decisions.keeper import Keeper
 from proxy.decisions.living import Living
+from proxy.decisions.reach import Reach
 from proxy.decisions.recovery import Recovery
 from proxy.decisions.rollout import Rollout
-from proxy.decisions.stores.memory import MemoryStore
+from proxy.decisions.state import canary_shown
 from proxy.decisions.switch import Switch
+from proxy.decisions.watch import Watch
+from proxy.errors import ConfigError
 from proxy.gateway.alertmanager import AlertmanagerClient
 from proxy.gateway.forwarder import Forwarder
 from proxy.gateway.listener import DataListener
@@ -50,22 +59,22 @@ from proxy.policy import Mode
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
-    from proxy.classification.worker.client import ModelWorker
+    pass
 
 log = structlog.get_logger(__name__)
 
-IDLE: Final = 3600.0
-"""Seconds that a kept-alive connection may be idle. Prometheus posts through one connection with gaps of minutes, and
-a POST that meets the closing of its connection is lost."""
-HEADER_LIMIT: Final = 1 << 20
-"""Bytes of one header or of the request line: Go's limit for all of them together."""
 PREPARE_BEYOND_BUDGET: Final = 2.0
 """Seconds that the work on a batch itself may take. Prometheus' batches take milliseconds; a POST of 40 MB takes longer
 than this, and is forwarded as it came while there is time left for Alertmanager."""
 DRAIN: Final = 10.0
 """Seconds at most for what has come in, so that SIGTERM ends within 15."""
 CACHED_CLASSES: Final = 10_000
-EXPIRE_EVERY: Final = 60.0
+LAST_WORDS: Final = 1.0
+"""Seconds at most for what the store is still to be told when the proxy stops."""
+_NOT_ALONE: Final = (
+    "there are several proxies, and they share no store: a switch of one alone would give alerts two identities;"
+    " set store.url to a Redis, or enrichment.mode in the configuration of all"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +83,32 @@ class Running:
 
     data_port: int
     admin_port: int
+    reload: Callable[[], Awaitable[None]]
+    """Reads the settings again. Raises ConfigError, and then nothing has changed."""
 
 
-async def serve(settings: Settings) -> None:
-    """Run a proxy until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+async def serve(settings: Settings, load: Callable[[], Loaded] | None = None) -> None:
+    """Run a proxy until SIGTERM or SIGINT. At SIGHUP the settings are read again by `load`."""
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    async with build(settings):
+    # From the first moment on: unheard, the signal ends a process.
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    async with build(settings, load=load) as running, AsyncExitStack() as stack:
+        _background(stack, "reload", _reload_at(hangup, running.reload))
         await stop.wait()
         log.info("stopping: answering what has come in")
     log.info("stopped")
 
 
 @asynccontextmanager
-async def build(settings: Settings, *, model: Classifier | None = None) -> AsyncIterator[Running]:
+async def build(
+    settings: Settings, *, model: Classifier | None = None, load: Callable[[], Loaded] | None = None
+) -> AsyncIterator[Running]:
     """Run a proxy with `settings` until the block ends; `model` takes the place of the configured one.
+
+    `load` reads the settings again for a reload; without it they stay as they are.
 
     Long and straight on purpose: what is opened first is closed last. Raises OSError when a port is taken.
     """
@@ -103,19 +121,23 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             settings.enrichment.severity_label,
             settings.enrichment.category_label,
             settings.enrichment.annotation_prefix,
+            settings.enrichment.former_labels,
         )
         rules = Rules.shipped()
-        living = Living()
-        store = MemoryStore()
+        agreement = _agreement(settings, rules)
+        store = await open_store(settings, stack)
+        living = Living(capacity=settings.store.max_decisions, shared=store.shared)
+        reach = Reach(shared=store.shared, on_error=metrics.store_errors.inc)
+        canary = canary_of(settings)
         rollout = Rollout(
             settings.enrichment.mode,
             names=names,
-            store=store,
+            canary=canary,
             skip=[parse_matchers(matchers) for matchers in settings.enrichment.skip],
+            bare_before=lambda: living.bare_before,
         )
-        await rollout.start()
 
-        the_model = _Model(settings, metrics)
+        the_model = ChosenModel(settings, metrics)
         await the_model.open(model, stack)
         budget = settings.enrichment.budget.total_seconds()
         allowance = WaitingAllowance(2 * budget)
@@ -131,29 +153,72 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
         )
         stack.push_async_callback(service.close)
 
-        session = await stack.enter_async_context(_session())
+        keep_alive = await stack.enter_async_context(session())
+        alertmanager = AlertmanagerClient(
+            keep_alive, url, settings.alertmanager.timeout.total_seconds(), authorization=_authorization(settings)
+        )
+        watch = Watch(alertmanager, names, replicas=settings.alertmanager.replicas or None)
+        keeper = Keeper(living, store, reach, on_handover=metrics.handovers.inc)
+
+        def labels_by_rules() -> str:
+            """Why several proxies could disagree on what a model says; empty when they cannot."""
+            if store.shared:
+                return "" if reach.trusted else "the shared store is away, or has just come back"
+            return "there may be several proxies, and they share no store" if watch.several else ""
+
         decider = Decider(
             living=living,
             store=store,
+            reach=reach,
+            keeper=keeper,
             verdicts=service,
             names=names,
             on_fault=metrics.fault,
-            on_store_error=metrics.store_errors.inc,
+            by_rules=labels_by_rules,
         )
         recovery = Recovery(
-            AlertmanagerClient(session, url, settings.alertmanager.timeout.total_seconds()),
+            alertmanager,
             decider,
+            keeper,
             names,
             allowance,
+            watch,
             on_outcome=lambda worked: metrics.recovered.set(worked),
         )
-        switch = Switch(rollout, recovery)
+        heartbeat = Heartbeat(
+            store,
+            reach,
+            living,
+            name=f"{socket.gethostname()}/{secrets.token_hex(4)}",
+            me=lambda: {
+                "version": __version__,
+                "mode": rollout.mode.value,
+                "labelled": living.labelled,
+                "agreement": agreement,
+            },
+        )
+        switch = Switch(
+            rollout,
+            recovery,
+            store,
+            (settings.enrichment.mode, canary),
+            refused=lambda: _NOT_ALONE if watch.seen_others and not store.shared else "",
+            others_label=lambda: heartbeat.others_label,
+        )
+        await switch.start(await heartbeat.first())
+        reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, metrics)
         pipeline = Pipeline(
-            rollout=rollout, decider=decider, living=living, recovery=recovery, budget=budget, observer=metrics
+            rollout=rollout,
+            decider=decider,
+            living=living,
+            recovery=recovery,
+            budget=budget,
+            observer=metrics,
+            others_label=lambda: heartbeat.others_label,
         )
         forwarder = Forwarder(
-            session,
-            await stack.enter_async_context(_session(keep_alive=False)),
+            keep_alive,
+            await stack.enter_async_context(session(keep_alive=False)),
             url,
             settings.alertmanager.timeout.total_seconds(),
             on_retry=metrics.retried,
@@ -168,6 +233,21 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
         metrics.mode.set_function(lambda: rollout.mode.number)
         metrics.decisions.set_function(lambda: len(living))
         metrics.decisions_labelled.set_function(lambda: living.labelled)
+        metrics.decisions_bare.set_function(lambda: len(living) - living.labelled)
+        metrics.decisions_unkept.set_function(lambda: living.unkept)
+        metrics.handovers_pending.set_function(lambda: living.handing_over)
+        metrics.identity_conflicts.set_function(lambda: watch.conflicts)
+        metrics.labels_by_rules.set_function(lambda: bool(labels_by_rules()))
+        metrics.replicas.set_function(lambda: replicas())
+        metrics.replicas_agree.set_function(lambda: heartbeat.agree)
+        metrics.converged.set_function(lambda: converged())
+        metrics.store_up.set_function(lambda: reach.up)
+
+        def replicas() -> int:
+            return max(len(heartbeat.peers), settings.alertmanager.replicas, watch.peers or 0, 1)
+
+        def converged() -> bool:
+            return reach.up and not living.unkept and not living.handing_over
 
         def status() -> dict[str, Any]:
             return {
@@ -175,16 +255,41 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
                 "started_at": started_at.isoformat(),
                 "ready": serving.is_set(),
                 "mode": rollout.mode.value,
-                "mode_source": rollout.source,
+                "mode_source": switch.source,
+                "switched": switch.choice.shown() if switch.choice else None,
+                "canary": canary_shown(rollout.canary),
                 "labelling_since": rollout.labelling_since.isoformat() if rollout.labelling_since else None,
-                "alertmanager": {"url": str(url), "recovered": recovery.done},
+                "labels_by_rules": labels_by_rules(),
+                "alertmanager": {
+                    "url": str(url),
+                    "recovered": recovery.done,
+                    "recovered_alerts": recovery.found,
+                    "peers": watch.peers,
+                    "identity_conflicts": watch.conflicts,
+                },
                 "model": the_model.status() | {"last_outcome": service.last_outcome},
-                "store": {"url": settings.store.url},
+                "store": {
+                    "kind": store.kind,
+                    "url": settings.store.url,
+                    "shared": store.shared,
+                    "up": reach.up,
+                    "error": reach.error,
+                    "unkept": living.unkept,
+                },
                 "decisions": {
                     "living": len(living),
                     "labelled": living.labelled,
                     "bare": len(living) - living.labelled,
+                    "handing_over": living.handing_over,
+                    "full": living.full,
                 },
+                "replicas": {
+                    "count": replicas(),
+                    "agree": heartbeat.agree,
+                    "agreement": agreement,
+                    "peers": heartbeat.peers,
+                },
+                "converged": converged(),
                 "rules": {"hash": rules.hash},
             }
 
@@ -196,13 +301,17 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             ready=serving.is_set,
             status=status,
             token=settings.web.admin_token.reveal(),
-            loopback=_is_loopback(settings.web.admin_listen_address),
+            loopback=is_loopback(settings.web.admin_listen_address),
         )
-        admin_port = await _listen(
+        admin_port = await listen(
             stack, web.AppRunner(admin, access_log=None, shutdown_timeout=1), settings.web.admin_listen_address, "admin"
         )
+        stack.push_async_callback(keeper.finish, LAST_WORDS)
         _background(stack, "recovery", recovery.run())
-        _background(stack, "expiry", _expire(living, decider))
+        _background(stack, "keeper", keeper.run())
+        _background(stack, "heartbeat", heartbeat.run(switch))
+        _background(stack, "switch", switch.run())
+        _background(stack, "watch", watch.run())
         server = web.Server(
             listener.handle,
             access_log=None,
@@ -211,77 +320,14 @@ async def build(settings: Settings, *, model: Classifier | None = None) -> Async
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
         )
-        data_port = await _listen(
+        data_port = await listen(
             stack, web.ServerRunner(server, shutdown_timeout=1), settings.web.listen_address, "data"
         )
         stack.push_async_callback(listener.drained, min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN))
         serving.set()
         stack.callback(serving.clear)
         _banner(settings, rollout, the_model, data_port, admin_port)
-        yield Running(data_port, admin_port)
-
-
-class _Model:
-    """The model as the rest of the proxy sees it: a classifier or none, and why."""
-
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._llm = settings.llm
-        self._metrics = metrics
-        self.classifier: Classifier | None = None
-        self.key = "not needed" if not self._llm.enabled else "set" if self._llm.api_key else "missing"
-        self.state = "disabled"
-        self._worker: ModelWorker | None = None
-        metrics.model_enabled.set(self._llm.enabled)
-
-    @property
-    def name(self) -> str:
-        return f"{self._llm.provider}/{self._llm.model}" if self._llm.enabled else "none"
-
-    async def open(self, given: Classifier | None, stack: AsyncExitStack) -> None:
-        """Start what the settings ask for. A model that cannot be used is loud, and alerts flow all the same."""
-        if given is not None:
-            self.classifier = given
-            self._enter("ready")
-            return
-        if not self._llm.enabled:
-            return
-        base_url = self._llm.base_url
-        if not needs_key(self._llm.provider, base_url):
-            self.key = "set" if self._llm.api_key else "not needed"
-        elif not self._llm.api_key:
-            self._enter("unusable")
-            log.error(
-                "the model cannot be used, the rules decide alone: no API key;"
-                " set LLM_API_KEY, llm.api_key or llm.api_key_file",
-                model=self.name,
-            )
-            return
-        from proxy.classification.worker.client import ModelConfig, ModelWorker  # late: the rules need none of it
-
-        worker = ModelWorker(
-            ModelConfig(
-                provider=self._llm.provider,
-                model=self._llm.model,
-                api_key=self._llm.api_key.reveal(),
-                base_url=base_url,
-                timeout=self._llm.timeout,
-                max_retries=self._llm.max_retries,
-                concurrency=self._llm.concurrency,
-                max_tokens=self._llm.max_tokens,
-            ),
-            on_state=lambda state: self._enter(state.value),
-            on_restart=self._metrics.worker_restarts.inc,
-        )
-        self.classifier = await stack.enter_async_context(worker)
-        self._worker = worker
-
-    def status(self) -> dict[str, Any]:
-        why = self._worker.why_unusable if self._worker else ""
-        return {"enabled": self._llm.enabled, "name": self.name, "key": self.key, "state": self.state, "why": why}
-
-    def _enter(self, state: str) -> None:
-        self.state = state
-        self._metrics.model_usable.set(state == "ready")
+        yield Running(data_port, admin_port, reload)
 
 
 def _registry() -> CollectorRegistry:
@@ -298,49 +344,31 @@ def _class_cache(settings: Settings) -> TTLCache[ClassKey, Classification] | Non
     return TTLCache(CACHED_CLASSES, settings.llm.cache_ttl.total_seconds())
 
 
-def _session(*, keep_alive: bool = True) -> aiohttp.ClientSession:
-    connector = (
-        aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE)
-        if keep_alive
-        else aiohttp.TCPConnector(limit=0, force_close=True)
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        # Nothing that the sender did not say, and nothing remembered from one request to the next.
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        max_line_size=HEADER_LIMIT,
-        max_field_size=HEADER_LIMIT,
-    )
+def _agreement(settings: Settings, rules: Rules) -> str:
+    """Return a hash of everything by which two proxies could decide differently about one alert."""
+    shown = masked(settings)
+    common = json.dumps([shown["enrichment"], shown["llm"], rules.hash, __version__], sort_keys=True)
+    return hashlib.blake2b(common.encode(), digest_size=8).hexdigest()
 
 
-async def _listen(stack: AsyncExitStack, runner: web.BaseRunner, address: Address, name: str) -> int:
-    """Open a listener and return its port. Raises OSError that names the setting."""
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    try:
-        site: web.BaseSite = (
-            web.TCPSite(runner, address.host, address.port)
-            if address.host
-            else web.SockSite(runner, _on_all_interfaces(address.port))
-        )
-        await site.start()
-    except OSError as exc:
-        setting = "web.listen_address" if name == "data" else "web.admin_listen_address"
-        raise OSError(exc.errno, f"{setting}: cannot listen on {address}: {exc.strerror}") from exc
-    return int(runner.addresses[0][1])
+def _authorization(settings: Settings) -> str | None:
+    """Return the credentials of the proxy's own questions, as the header's value."""
+    auth = settings.alertmanager.basic_auth
+    if token := settings.alertmanager.authorization.credentials.reveal():
+        return f"Bearer {token}"
+    return aiohttp.encode_basic_auth(auth.username or "", auth.password.reveal()) if auth.username else None
 
 
-def _on_all_interfaces(port: int) -> socket.socket:
-    """Return a socket for both families: with one socket for each, port 0 would be two ports."""
-    if socket.has_dualstack_ipv6():
+async def _reload_at(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await hangup.wait()
+        hangup.clear()
         try:
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        except OSError as exc:
-            if exc.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                raise
-    return socket.create_server(("", port))
+            await reload()
+        except ConfigError:
+            pass  # said already; the last good configuration holds
+        except Exception:
+            log.exception("a bug: the configuration was not read anew")
 
 
 def _background(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -354,14 +382,7 @@ def _background(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None
     stack.push_async_callback(end)
 
 
-async def _expire(living: Living, decider: Decider) -> None:
-    while True:
-        await asyncio.sleep(EXPIRE_EVERY)
-        living.expire()
-        await decider.forget_ended()
-
-
-def _banner(settings: Settings, rollout: Rollout, model: _Model, data_port: int, admin_port: int) -> None:
+def _banner(settings: Settings, rollout: Rollout, model: ChosenModel, data_port: int, admin_port: int) -> None:
     log.info(
         "alertmanager-ai-proxy serves",
         version=__version__,
@@ -379,10 +400,3 @@ def _banner(settings: Settings, rollout: Rollout, model: _Model, data_port: int,
         log.info("a model is configured, and nothing asks it in mode transparent; see enrichment.mode")
     if not settings.llm.enabled and not settings.llm.enable_fallback and rollout.mode is not Mode.TRANSPARENT:
         log.warning("nothing will be added: llm.enabled and llm.enable_fallback are both false")
-
-
-def _is_loopback(address: Address) -> bool:
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return address.host == "localhost"

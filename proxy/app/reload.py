@@ -1,0 +1,74 @@
+"""Reading the configuration anew while alerts are forwarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import structlog
+
+from proxy.config import Loaded, Settings, masked
+from proxy.decisions.canary import Canary
+from proxy.decisions.rollout import Rollout
+from proxy.decisions.switch import Switch
+from proxy.errors import ConfigError
+from proxy.matchers import parse_matchers
+from proxy.telemetry import Metrics, set_log_level
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE: Final = ("enrichment.mode", "enrichment.canary.", "enrichment.skip", "log.level")
+"""What takes effect without a restart: settings that new alerts are asked about, and no connection or cache holds."""
+
+
+class Reload:
+    """Reads the settings again and puts into effect what can be. The last good configuration holds on."""
+
+    def __init__(
+        self, load: Callable[[], Loaded], running: Settings, rollout: Rollout, switch: Switch, metrics: Metrics
+    ) -> None:
+        """`load` reads them again from where they came, and raises ConfigError."""
+        self._load = load
+        self._running = running
+        self._rollout = rollout
+        self._switch = switch
+        self._metrics = metrics
+        metrics.reload_worked.set(1)
+        metrics.reloaded_at.set_to_current_time()
+
+    async def __call__(self) -> None:
+        """Reload. Raises ConfigError, and then nothing has changed."""
+        try:
+            loaded = self._load()
+        except ConfigError as exc:
+            self._metrics.reload_worked.set(0)
+            log.error("the configuration cannot be used, the last good one holds", problems=list(exc.problems))
+            raise
+        for warning in loaded.warnings:
+            log.warning("configuration", problem=warning)
+        settings = loaded.settings
+        self._rollout.skip([parse_matchers(matchers) for matchers in settings.enrichment.skip])
+        await self._switch.configure(settings.enrichment.mode, canary_of(settings))
+        set_log_level(settings.log.level)
+        self._metrics.reload_worked.set(1)
+        self._metrics.reloaded_at.set_to_current_time()
+        changed = sorted(_differences(masked(self._running), masked(settings)))
+        later = [key for key in changed if not key.startswith(AT_ONCE)]
+        log.info("configuration read anew", changed=changed)
+        if later:
+            log.warning("some settings take effect at the next start only", settings=later)
+
+
+def canary_of(settings: Settings) -> Canary:
+    """Return the canary that is configured."""
+    configured = settings.enrichment.canary
+    return Canary(configured.percent, configured.by, configured.matchers)
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys whose values differ; secrets all look alike."""
+    for key, value in one.items():
+        if isinstance(value, dict):
+            yield from _differences(value, other[key], f"{prefix}{key}.")
+        elif value != other[key]:
+            yield prefix + key

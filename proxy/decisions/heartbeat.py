@@ -1,0 +1,129 @@
+"""What the proxies of one store hear of each other, once a second and whenever something changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+
+from proxy.decisions.living import Living
+from proxy.decisions.reach import Reach
+from proxy.decisions.store import Change, DecisionStore
+from proxy.decisions.switch import Switch
+from proxy.errors import StoreError
+from proxy.policy import Mode
+
+log = structlog.get_logger(__name__)
+
+EVERY_SHARED: Final = 0.5
+"""Seconds between beats: a switch whose announcement is missed is followed within one second all the same."""
+EVERY: Final = 5.0
+"""As above for a store of this proxy alone, which can still be deleted under it."""
+
+
+class Heartbeat:
+    """Keeps the reach of the store, the switch and the other proxies current."""
+
+    def __init__(
+        self,
+        store: DecisionStore,
+        reach: Reach,
+        living: Living,
+        *,
+        name: str,
+        me: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """`me` is what the others are told; `mode`, `labelled` and `agreement` in it are understood."""
+        self._store = store
+        self._reach = reach
+        self._living = living
+        self._name = name
+        self._me = me
+        self._generation = ""
+        self._wanted = asyncio.Event()
+        self.peers: dict[str, dict[str, Any]] = {}
+        """What each proxy says of itself, by its name; this one is among them. As last heard."""
+
+    @property
+    def others_label(self) -> bool:
+        """Whether another proxy of the store gives labels, or sends alerts that have some; as far as is known."""
+        others = [peer for name, peer in self.peers.items() if name != self._name]
+        return any(peer.get("mode") == Mode.ENRICHED.value or peer.get("labelled") for peer in others)
+
+    @property
+    def agree(self) -> bool:
+        """Whether all proxies of the store have the same configuration and rules."""
+        return len({peer.get("agreement") for peer in self.peers.values()}) <= 1
+
+    async def first(self) -> str | None:
+        """Hear, before anything else, what was switched; None when the store is away or knows nothing."""
+        return await self._beat()
+
+    async def run(self, switch: Switch) -> None:
+        """Beat on; the owner cancels it."""
+        every = EVERY_SHARED if self._store.shared else EVERY
+        async with asyncio.TaskGroup() as tasks:
+            if self._store.shared:
+                tasks.create_task(self._listen())
+            while True:
+                try:
+                    async with asyncio.timeout(every):
+                        await self._wanted.wait()
+                except TimeoutError:
+                    pass
+                self._wanted.clear()
+                try:
+                    written = await self._beat()
+                    if self._reach.up:
+                        # Aside: to begin labelling Alertmanager is asked, and the beat must go on meanwhile.
+                        tasks.create_task(self._follow(switch, written))
+                except Exception:
+                    log.exception("a bug: hearing from the store failed")
+
+    async def _follow(self, switch: Switch, written: str | None) -> None:
+        try:
+            await switch.heard(written)
+        except Exception:
+            log.exception("a bug: following a switch failed")
+
+    async def _beat(self) -> str | None:
+        try:
+            beat = await self._store.beat(self._name, json.dumps(dict(self._me())))
+        except StoreError as exc:
+            self._reach.lost(exc)
+            return None
+        self._reach.found()
+        if self._generation and beat.generation != self._generation:
+            log.error("the decision store has lost what it held; it is written anew")
+            self._living.nothing_is_kept()
+        self._generation = beat.generation
+        self.peers = {name: _object(text) for name, text in beat.peers.items()}
+        return beat.state
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for change in self._store.changes():
+                    self._heard(change)
+            except StoreError:
+                pass  # the beat tells
+            except Exception:
+                log.exception("a bug: listening to the store failed")
+            await asyncio.sleep(EVERY_SHARED)
+
+    def _heard(self, change: Change) -> None:
+        for identity in change.forgotten:
+            self._living.forget(identity)
+        if not change.forgotten:
+            self._wanted.set()
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,46 @@
+"""What the stores have in common: who wins a claim, and a decision's texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Final
+
+from proxy.alert import LabelSet
+from proxy.decisions.store import Kept
+
+SLICE: Final = 1000
+"""Decisions in one slice of a load: a few milliseconds of work."""
+AT_MOST: Final = 7 * 24 * 3600.0
+"""Seconds that a decision lives after it was claimed last."""
+
+
+def settle(held: Kept | None, new: Kept) -> Kept:
+    """Return what holds after `new` was claimed where `held` was kept; `held` itself when nothing changes.
+
+    A life that is replaced is over even if its labels come again. Kept on, it would be there for a second proxy to
+    replace, with other labels, after the first was told that its own hold.
+    """
+    if held is None or (new.replaces and held.life == new.replaces):
+        return replace(new, replaces=0)
+    if held.decision.labels == new.decision.labels:
+        return replace(new, life=held.life, replaces=0)
+    return held if held.left >= new.left else replace(held, left=new.left)
+
+
+def written(labels: LabelSet) -> str:
+    """Return `labels` as JSON, the same text for the same labels."""
+    text = json.dumps(labels, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which a model may write, is no UTF-8
+        return json.dumps(labels, sort_keys=True, separators=(",", ":"))
+    return text
+
+
+def read(text: str | bytes) -> LabelSet:
+    """Return the labels that `written` wrote; ValueError when it was somebody else."""
+    labels = json.loads(text)
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise ValueError("labels are an object of texts")
+    return labels

@@ -1,0 +1,469 @@
+"""`redis://` and its kin: decisions that several proxies share.
+
+    PREFIX:d:IDENTITY        a decision: a hash whose time to live is what the decision has left
+    {PREFIX}:state           what `write_state` was given
+    {PREFIX}:generation      a random text, gone when somebody empties the server; in a Cluster each other primary has
+                             its own, PREFIX:generation:{TAG}
+    {PREFIX}:peers           what each proxy said of itself, and when, on the server's clock
+    PREFIX:changes           the channel for `changes`
+
+What is written carries the moment at which its caller gives up, in the time of the server that is to carry it out. A
+server that wakes from a freeze, or hears us after the network was cut, still gets what it was sent; by then it does
+nothing. Each server has its own clock, and tells it with each answer (see `Clock`).
+
+Redis replicates behind its answer: a primary that is lost takes its last moments with it, and a claim may then be won
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import repeat
+from types import TracebackType
+from typing import Any, ClassVar, Final, NamedTuple, Self
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as Disconnected
+
+from proxy.alert import Identity, LabelSet
+from proxy.decisions.decision import Decision
+from proxy.decisions.store import Beat, Change, Kept
+from proxy.decisions.stores.claims import AT_MOST, read, written
+from proxy.decisions.stores.topology import Command, Server, shown, topology
+from proxy.errors import StoreError, StoreTimeout
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 256
+"""Keys in one round trip."""
+PATIENCE: Final = 5.0
+"""Seconds for one page of a load, and for a sign of life from a silent subscription. No alert waits for either."""
+SILENCE: Final = 5.0
+"""Seconds without a message after which a subscription is asked whether it is still there."""
+PEER: Final = 10
+"""Seconds for which a proxy that said nothing more is still there."""
+
+# Ends a script that comes too late, or that was given a moment on another clock: that lies further ahead than anybody
+# waits. Two elements in the answer say so.
+_GUARD: Final = """
+local time = redis.call('TIME')
+local ahead = tonumber(ARGV[1]) - (time[1] * 1000000 + time[2])
+if ahead < 0 or ahead > tonumber(ARGV[2]) then return time end
+"""
+_FIELDS: Final = "'life', 'labels', 'annotations', 'original', 'resolved_at', 'fires_until'"
+
+
+class Script:
+    """A script that the servers run. What is `guarded` does nothing once its caller has given up."""
+
+    def __init__(self, text: str, *, guarded: bool = False, timed: bool = False) -> None:
+        self.guarded = guarded
+        self.timed = guarded or timed
+        """Whether an answer begins with the server's TIME."""
+        self._text = (_GUARD if guarded else "") + text
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def on(self, call: Call, guard: Sequence[int], *, unknown: bool = False) -> Command:
+        """Return the command that runs it, for a server to which it is `unknown` or not."""
+        script = (b"EVAL", self._text) if unknown else (b"EVALSHA", self._sha)
+        return [*script, len(call.keys), *call.keys, *guard, *call.args]
+
+
+class Call(NamedTuple):
+    """What a script is to be run on. The keys are of one slot."""
+
+    keys: Sequence[str]
+    args: Sequence[str | int] = ()
+
+
+_GET: Final = Script(f"""
+local held = redis.call('HMGET', KEYS[1], {_FIELDS})
+if not held[1] then return false end
+held[7] = redis.call('PTTL', KEYS[1])
+return held
+""")
+# The rules of `settle`, in one go. Three elements in the answer: the new one holds, with this life.
+_CLAIM: Final = Script(
+    f"""
+local life, labels, left, replaces = ARGV[3], ARGV[4], ARGV[9], ARGV[10]
+local held = redis.call('HMGET', KEYS[1], {_FIELDS})
+if held[1] and held[1] ~= replaces then
+  if held[2] ~= labels then
+    held[7] = redis.call('PTTL', KEYS[1])
+    if held[7] >= 0 and held[7] < tonumber(left) then
+      redis.call('PEXPIRE', KEYS[1], left)
+      held[7] = tonumber(left)
+    end
+    return {{time[1], time[2], unpack(held, 1, 7)}}
+  end
+  life = held[1]
+end
+redis.call('HSET', KEYS[1], 'life', life, 'labels', labels, 'annotations', ARGV[5], 'original', ARGV[6],
+  'resolved_at', ARGV[7], 'fires_until', ARGV[8])
+redis.call('PEXPIRE', KEYS[1], left)
+return {{time[1], time[2], life}}
+""",
+    guarded=True,
+)
+_FORGET: Final = Script("return {time[1], time[2], redis.call('DEL', KEYS[1])}", guarded=True)
+_TELL: Final = Script("return {time[1], time[2], redis.call('PUBLISH', ARGV[3], ARGV[4])}", guarded=True)
+_WRITE_STATE: Final = Script(
+    """
+redis.call('SET', KEYS[1], ARGV[4])
+return {time[1], time[2], redis.call('PUBLISH', ARGV[3], '')}
+""",
+    guarded=True,
+)
+_GENERATION: Final = Script(
+    """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+local time = redis.call('TIME')
+return {time[1], time[2], redis.call('GET', KEYS[1])}
+""",
+    timed=True,
+)
+_BEAT: Final = Script(
+    """
+local time = redis.call('TIME')
+local generation, state, peers, keep = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[4])
+redis.call('SET', generation, ARGV[1], 'NX')
+redis.call('HSET', peers, ARGV[2], time[1] .. ' ' .. ARGV[3])
+redis.call('EXPIRE', peers, 6 * keep)
+local answer = {time[1], time[2], redis.call('GET', generation), redis.call('GET', state)}
+local every = redis.call('HGETALL', peers)
+for n = 1, #every, 2 do
+  local at, me = string.match(every[n + 1], '^(%d+) (.*)$')
+  if at and math.abs(time[1] - at) <= keep then
+    table.insert(answer, every[n])
+    table.insert(answer, me)
+  else
+    redis.call('HDEL', peers, every[n])
+  end
+end
+return answer
+""",
+    timed=True,
+)
+
+_read = functools.lru_cache(maxsize=1024)(read)
+"""Alerts of a class have the same texts: those of the decisions that live are in memory once."""
+
+
+class RedisStore:
+    """A DecisionStore that several proxies share. `async with` closes it.
+
+    Entering it does not fail: while Redis does not answer, each operation raises StoreError, within `timeout` seconds.
+    ValueError when `url` (see `topology`) or `prefix` cannot be used.
+    """
+
+    kind: ClassVar[str] = "redis"
+    shared: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        prefix: str = "aiproxy",
+        timeout: float = 0.1,
+    ) -> None:
+        if not prefix or set(prefix) & set("{}*?[]\\^ "):
+            raise ValueError("the prefix is a name without spaces, braces and wildcards")
+        self._topology = topology(
+            url,
+            username=username,
+            password=password,
+            sentinel_username=sentinel_username,
+            sentinel_password=sentinel_password,
+        )
+        self._timeout = timeout
+        self._decision = f"{prefix}:d:"
+        # The braces keep these in one slot of a Cluster.
+        self._state, self._peers = f"{{{prefix}}}:state", f"{{{prefix}}}:peers"
+        self._generation = f"{{{prefix}}}:generation"
+        self._generation_of = f"{prefix}:generation:{{%s}}"
+        self._channel = f"{prefix}:changes"
+        self._generations: dict[str, str] = {}
+        """What the primaries of a Cluster beside the first one said last, by their tags."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._topology.aclose()
+
+    # The port
+
+    async def load(self) -> AsyncIterator[Sequence[Kept]]:
+        texts = functools.cache(read)
+        self._topology.forget()
+        async with self._answering(PATIENCE):
+            primaries = (await self._topology.layout()).primaries
+        for server in primaries:
+            cursor = b"0"
+            while True:
+                async with self._answering(PATIENCE):
+                    (page,) = await server.ask([[b"SCAN", cursor, b"MATCH", self._decision + "*", b"COUNT", BATCH]])
+                    if isinstance(page, ResponseError):
+                        raise page
+                cursor, keys = page
+                found = await self._run(_GET, [Call((key.decode(),)) for key in keys], within=PATIENCE)
+                yield [
+                    kept
+                    for key, held in zip(keys, found, strict=True)
+                    if held and (identity := self._identity(key)) and (kept := _kept(identity, held, texts))
+                ]
+                if cursor == b"0":
+                    break
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Kept]:
+        asked = list(identities)
+        found = await self._run(_GET, [Call((self._key(i),)) for i in asked])
+        return {i: kept for i, held in zip(asked, found, strict=True) if held and (kept := _kept(i, held, _read))}
+
+    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+        held: dict[Identity, Kept] = {}
+        calls = [Call((self._key(kept.decision.identity),), _fields(kept)) for kept in new]
+        for kept, (_, _, life, *rest) in zip(new, await self._run(_CLAIM, calls), strict=True):
+            identity = kept.decision.identity
+            holds = _kept(identity, [life, *rest], _read) if rest else replace(kept, life=int(life), replaces=0)
+            if holds is None:
+                raise StoreError(f"Redis at {self._topology}: {self._key(identity)} was not written by us, delete it")
+            held[identity] = holds
+        return held
+
+    async def forget(self, identities: Collection[Identity]) -> None:
+        every = list(identities)
+        for n in range(0, len(every), BATCH):
+            some = every[n : n + BATCH]
+            await self._run(_FORGET, [Call((self._key(i),)) for i in some])
+            await self._run(_TELL, [Call((self._state,), (self._channel, " ".join(i.hex() for i in some)))])
+
+    async def beat(self, name: str, me: str) -> Beat:
+        async with self._answering(self._timeout):
+            layout = await self._topology.layout()
+            first = layout.server(self._state.encode())
+        keys = (self._generation, self._state, self._peers)
+        tags = [tag for server, tag in layout.tags.items() if server is not first]
+        # One by one: the first has what all have to agree on, and must not be kept waiting by the others.
+        said, *generations = await asyncio.gather(
+            self._run(_BEAT, [Call(keys, (secrets.token_hex(8), name, me, PEER))]),
+            *(self._run(_GENERATION, [Call((self._generation_of % tag,), (secrets.token_hex(8),))]) for tag in tags),
+            return_exceptions=True,
+        )
+        for tag, found in zip(tags, generations, strict=True):
+            if isinstance(found, BaseException):
+                if not isinstance(found, StoreError):
+                    raise found
+            else:
+                self._generations[tag] = found[0][2].decode()
+        if isinstance(said, BaseException):
+            raise said
+        ((_, _, generation, state, *peers),) = said
+        texts = [text.decode() for text in peers]
+        return Beat(
+            "/".join([generation.decode(), *(self._generations[tag] for tag in tags if tag in self._generations)]),
+            None if state is None else state.decode(),
+            dict(zip(texts[::2], texts[1::2], strict=True)),
+        )
+
+    async def write_state(self, state: str) -> None:
+        await self._run(_WRITE_STATE, [Call((self._state,), (self._channel, state))])
+
+    async def changes(self) -> AsyncIterator[Change]:
+        """Yield what anybody does, ourselves too. The first one says: what was before this may have been missed."""
+        connection: AbstractConnection | None = None
+        try:
+            async with self._answering(PATIENCE):
+                layout = await self._topology.layout()
+                # In a Cluster any of them hears what is published on the others.
+                connection = layout.server(self._state.encode()).connection()
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_command("SUBSCRIBE", self._channel)
+                await connection.read_response()
+            yield Change()
+            while True:
+                async with self._answering(SILENCE + PATIENCE):
+                    message = await connection.read_response(timeout=SILENCE)
+                    if message is None:
+                        await connection.send_command("PING")
+                        message = await connection.read_response()
+                if message[0] == b"message" and (change := _change(message[2])):
+                    yield change
+        finally:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+
+    # Rounds
+
+    async def _run(self, script: Script, calls: Sequence[Call], *, within: float | None = None) -> list[Any]:
+        """Run `script` for each of `calls`; one round trip for a batch, unless something is in the way."""
+        within = within or self._timeout
+        answers = []
+        for n in range(0, len(calls), BATCH):
+            async with self._answering(within) as gives_up_at:
+                answers += await self._round(script, calls[n : n + BATCH], gives_up_at, within)
+        return answers
+
+    @asynccontextmanager
+    async def _answering(self, within: float) -> AsyncIterator[float]:
+        """Raise StoreError for whatever goes wrong, after `within` seconds at the latest. Yield that moment."""
+        try:
+            async with asyncio.timeout(within) as limit:
+                yield limit.when() or 0.0
+        except TimeoutError:
+            self._topology.forget()
+            raise StoreTimeout(f"Redis at {self._topology} does not answer within {within:g} s") from None
+        except (RedisError, OSError) as exc:
+            self._topology.forget()
+            # A server that does not know AUTH says so with the password in its answer.
+            text = str(exc)
+            for secret in self._topology.secrets:
+                text = text.replace(secret, "***")
+            raise StoreError(f"Redis at {self._topology}: {text}") from None
+
+    async def _round(self, script: Script, calls: Sequence[Call], gives_up_at: float, within: float) -> list[Any]:
+        """Ask every server that keeps one of the keys; where another one keeps it now, ask that one."""
+        answers: list[Any] = [None] * len(calls)
+        missing = list(range(len(calls)))
+        elsewhere: dict[int, tuple[Server, bool]] = {}
+        for last in (False, True):
+            layout = await self._topology.layout()
+            asked: dict[tuple[Server, bool], list[int]] = {}
+            for n in missing:
+                to = elsewhere.get(n) or (layout.server(calls[n].keys[0].encode()), False)
+                asked.setdefault(to, []).append(n)
+            replies = await asyncio.gather(
+                *(
+                    self._ask(server, script, [calls[n] for n in some], gives_up_at, within, asking=asking)
+                    for (server, asking), some in asked.items()
+                ),
+                return_exceptions=True,
+            )
+            missing, errors = [], []
+            for ((server, _), some), reply in zip(asked.items(), replies, strict=True):
+                each = [reply] * len(some) if isinstance(reply, BaseException) else reply
+                for n, answer in zip(some, each, strict=True):
+                    if not isinstance(answer, BaseException):
+                        answers[n] = answer
+                        continue
+                    missing.append(n)
+                    errors.append(answer)
+                    if isinstance(answer, AskError):
+                        host, port = answer.node_addr
+                        there = self._topology.at((host or server.address[0], port))
+                        elsewhere[n] = there, not isinstance(answer, MovedError)
+            if not errors:
+                break
+            self._topology.forget()
+            if last or not all(_may_be_elsewhere(error) for error in errors):
+                raise next((error for error in errors if not _may_be_elsewhere(error)), errors[0])
+        return answers
+
+    async def _ask(
+        self, server: Server, script: Script, calls: Sequence[Call], gives_up_at: float, within: float, *, asking: bool
+    ) -> list[Any]:
+        """Run `script` on one server, again where it did not know the script or we did not know its clock."""
+        if script.guarded and not server.clock.known(asyncio.get_running_loop().time()):
+            await server.ask_time()
+
+        async def send(calls: Sequence[Call], *, unknown: bool = False) -> list[Any]:
+            guard = (int(server.clock.at(gives_up_at) * 1e6), int(within * 1e6)) if script.guarded else ()
+            # The first one makes the script known to those behind it.
+            commands = [script.on(call, guard, unknown=unknown and n == 0) for n, call in enumerate(calls)]
+            if asking:
+                commands = [command for pair in zip(repeat([b"ASKING"]), commands) for command in pair]
+            answers = (await server.ask(commands))[asking :: 1 + asking]
+            if script.timed and (told := [answer for answer in answers if isinstance(answer, list)]):
+                server.clock.told(shown(told[-1]), asyncio.get_running_loop().time())
+            return answers
+
+        def void(answer: Any) -> bool:
+            return script.guarded and isinstance(answer, list) and len(answer) == 2
+
+        answers = await send(calls)
+        again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError) or void(answer)]
+        if again:
+            unknown = any(isinstance(answers[n], NoScriptError) for n in again)
+            for n, answer in zip(again, await send([calls[n] for n in again], unknown=unknown), strict=True):
+                answers[n] = ResponseError("too late, by its clock") if void(answer) else answer
+        return answers
+
+    # Keys
+
+    def _key(self, identity: Identity) -> str:
+        return self._decision + identity.hex()
+
+    def _identity(self, key: bytes) -> Identity | None:
+        with suppress(ValueError):
+            return Identity(bytes.fromhex(key.decode().removeprefix(self._decision)))
+        return None
+
+
+def _may_be_elsewhere(error: BaseException) -> bool:
+    """Whether another server may be in the place of the one that failed."""
+    lost = isinstance(error, Disconnected) and not isinstance(error, AuthenticationError | BusyLoadingError)
+    return lost or isinstance(error, AskError | ReadOnlyError)
+
+
+def _fields(kept: Kept) -> list[str | int]:
+    decision = kept.decision
+    return [
+        str(kept.life),
+        written(decision.labels),
+        written(decision.annotations),
+        kept.original,
+        "" if kept.resolved_at is None else repr(kept.resolved_at),
+        "" if kept.fires_until is None else repr(kept.fires_until),
+        max(1, int(min(kept.left, AT_MOST) * 1000)),
+        str(kept.replaces or ""),
+    ]
+
+
+def _kept(identity: Identity, held: Sequence[Any], texts: Callable[[bytes], LabelSet]) -> Kept | None:
+    """Return a hash's decision; None when somebody else wrote it."""
+    life, labels, annotations, original, resolved_at, fires_until, left = held
+    try:
+        return Kept(
+            Decision(identity, texts(labels), texts(annotations)),
+            int(life),
+            min(left / 1000, AT_MOST) if left >= 0 else AT_MOST,
+            original.decode(),
+            float(resolved_at) if resolved_at else None,
+            float(fires_until) if fires_until else None,
+        )
+    except (ValueError, TypeError, AttributeError):
+        log.warning("a key in Redis was not written by us", identity=identity.hex())
+        return None
+
+
+def _change(text: bytes) -> Change | None:
+    try:
+        return Change(frozenset(Identity(bytes.fromhex(i)) for i in text.decode().split()))
+    except ValueError:
+        return None  # not ours
