@@ -124,7 +124,6 @@ async def build(
             settings.enrichment.former_labels,
         )
         rules = Rules.shipped()
-        agreement = _agreement(settings, rules)
         store = await open_store(settings, stack)
         living = Living(capacity=settings.store.max_decisions, shared=store.shared)
         reach = Reach(shared=store.shared, on_error=metrics.store_errors.inc)
@@ -185,6 +184,10 @@ async def build(
             watch,
             on_outcome=lambda worked: metrics.recovered.set(worked),
         )
+
+        def agreement() -> str:
+            return _agreement(reload.settings, rules)
+
         heartbeat = Heartbeat(
             store,
             reach,
@@ -194,7 +197,7 @@ async def build(
                 "version": __version__,
                 "mode": rollout.mode.value,
                 "labelled": living.labelled,
-                "agreement": agreement,
+                "agreement": agreement(),
             },
         )
         switch = Switch(
@@ -205,8 +208,8 @@ async def build(
             refused=lambda: _NOT_ALONE if watch.seen_others and not store.shared else "",
             others_label=lambda: heartbeat.others_label,
         )
-        await switch.start(await heartbeat.first())
         reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, metrics)
+        await switch.start(await heartbeat.first())
         pipeline = Pipeline(
             rollout=rollout,
             decider=decider,
@@ -286,7 +289,7 @@ async def build(
                 "replicas": {
                     "count": replicas(),
                     "agree": heartbeat.agree,
-                    "agreement": agreement,
+                    "agreement": agreement(),
                     "peers": heartbeat.peers,
                 },
                 "converged": converged(),

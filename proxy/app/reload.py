@@ -30,6 +30,8 @@ class Reload:
         """`load` reads them again from where they came, and raises ConfigError."""
         self._load = load
         self._running = running
+        self.settings = running
+        """As they were read last; of those that a reload cannot put into effect, the proxy still goes by the first."""
         self._rollout = rollout
         self._switch = switch
         self._metrics = metrics
@@ -50,6 +52,7 @@ class Reload:
         self._rollout.skip([parse_matchers(matchers) for matchers in settings.enrichment.skip])
         await self._switch.configure(settings.enrichment.mode, canary_of(settings))
         set_log_level(settings.log.level)
+        self.settings = settings
         self._metrics.reload_worked.set(1)
         self._metrics.reloaded_at.set_to_current_time()
         changed = sorted(_differences(masked(self._running), masked(settings)))
