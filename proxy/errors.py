@@ -5,6 +5,7 @@ ProxyError
 ├── DecodeError          the body is forwarded as it came, Alertmanager judges it
 ├── StoreError           memory carries on; counted
 │   └── StoreTimeout     may be asked once more
+├── LookupTimeout        too much to look through; whoever asked gets 503, and asks for less
 ├── SwitchRefused        the mode stays as it is; whoever asked gets 409
 │   └── Superseded       a later switch overtook this one
 ├── UpstreamError        the sender gets 502 or 504; nothing was acknowledged
@@ -51,6 +52,10 @@ class StoreError(ProxyError):
 
 class StoreTimeout(StoreError):
     """A decision store has not answered in time."""
+
+
+class LookupTimeout(ProxyError):
+    """There is too much to look through."""
 
 
 class SwitchRefused(ProxyError):

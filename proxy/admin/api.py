@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
-from proxy.errors import StoreError, SwitchRefused
-from proxy.policy import Mode
+from proxy.admin.answers import error
+from proxy.admin.decisions import Decisions
+from proxy.admin.modes import CurrentMode, Modes, ModeSwitch
+from proxy.decisions.canary import Canary
+from proxy.decisions.directory import Directory
+from proxy.errors import ConfigError
 
 OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
 """Paths that need no token: probes and scrapers have none."""
-
-
-class ModeSwitch(Protocol):
-    """Changes the mode. Raises StoreError when that cannot be kept, and SwitchRefused with the reason."""
-
-    @property
-    def source(self) -> str: ...
-
-    async def to(self, mode: Mode | None, *, by: str = "", origin: str = "") -> None: ...
-
-
-class CurrentMode(Protocol):
-    """The mode that holds."""
-
-    @property
-    def mode(self) -> Mode: ...
 
 
 def admin_api(
@@ -41,24 +28,35 @@ def admin_api(
     registry: CollectorRegistry,
     current: CurrentMode,
     switch: ModeSwitch,
+    canary: Canary,
+    directory: Directory,
     ready: Callable[[], bool],
     status: Callable[[], Mapping[str, Any]],
+    reload: Callable[[], Awaitable[None]],
     token: str,
     loopback: bool,
 ) -> web.Application:
     """Return the admin listener's application.
 
-    `status` gives a JSON object. Everything but OPEN needs `token` as a bearer token where there is one. With an empty
-    `token` it is open on a `loopback` listener, and closed to everybody on any other.
+    `canary` is what is configured; `status` gives a JSON object; `reload` raises ConfigError. Everything but OPEN needs
+    `token` as a bearer token where there is one. With an empty `token` it is open on a `loopback` listener, and closed
+    to everybody on any other.
     """
-    api = _Api(registry, current, switch, ready, status)
+    api = _Api(registry, ready, status, reload)
+    modes = Modes(current, switch, canary)
+    decisions = Decisions(directory)
     app = web.Application(middlewares=[_guard(token, loopback)])
     app.router.add_get("/-/healthy", api.healthy)
     app.router.add_get("/-/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
-    app.router.add_get("/enrichment/mode", api.get_mode)
-    app.router.add_post("/enrichment/mode", api.post_mode)
+    app.router.add_post("/-/reload", api.reload)
+    app.router.add_get("/enrichment/mode", modes.get)
+    app.router.add_post("/enrichment/mode", modes.switch)
+    app.router.add_post("/enrichment/mode/reset", modes.reset)
     app.router.add_get("/api/v1/status", api.status)
+    app.router.add_get("/api/v1/decisions", decisions.list)
+    app.router.add_get("/api/v1/decisions/{fingerprint}", decisions.get)
+    app.router.add_post("/api/v1/decisions/forget", decisions.forget)
     return app
 
 
@@ -66,16 +64,14 @@ class _Api:
     def __init__(
         self,
         registry: CollectorRegistry,
-        current: CurrentMode,
-        switch: ModeSwitch,
         ready: Callable[[], bool],
         status: Callable[[], Mapping[str, Any]],
+        reload: Callable[[], Awaitable[None]],
     ) -> None:
         self._registry = registry
-        self._current = current
-        self._switch = switch
         self._ready = ready
         self._status = status
+        self._reload = reload
 
     async def healthy(self, _: web.Request) -> web.Response:
         return web.Response(text="OK\n")
@@ -92,33 +88,13 @@ class _Api:
     async def status(self, _: web.Request) -> web.Response:
         return web.json_response(dict(self._status()))
 
-    async def get_mode(self, _: web.Request) -> web.Response:
-        return web.json_response({"mode": self._current.mode.value, "source": self._switch.source})
-
-    async def post_mode(self, request: web.Request) -> web.Response:
+    async def reload(self, _: web.Request) -> web.Response:
         try:
-            mode = _mode(await request.read())
-        except ValueError as exc:
-            return _error(400, str(exc))
-        try:
-            await self._switch.to(mode, origin=request.remote or "unknown")
-        except SwitchRefused as exc:
-            return _error(409, str(exc))
-        except StoreError as exc:
-            return _error(503, f"the mode was not changed, because it could not be kept: {exc}")
-        return await self.get_mode(request)
-
-
-def _mode(body: bytes) -> Mode:
-    known = ", ".join(mode.value for mode in Mode)
-    try:
-        wanted = json.loads(body)["mode"]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        raise ValueError(f'want a JSON object such as {{"mode": "enriched"}}; modes are {known}') from None
-    try:
-        return Mode(wanted)
-    except ValueError:
-        raise ValueError(f"unknown mode {wanted!r}; modes are {known}") from None
+            await self._reload()
+        except ConfigError as exc:
+            # 500 as Alertmanager answers it: what is wrong is a file here, not the request.
+            return error(500, "the configuration cannot be used, the last good one holds: " + "; ".join(exc.problems))
+        return web.Response(text="OK\n")
 
 
 def _guard(token: str, loopback: bool) -> Any:
@@ -129,14 +105,14 @@ def _guard(token: str, loopback: bool) -> Any:
         if request.path in OPEN:
             return await handler(request)
         if token and not _bears(request, token):
-            return _error(401, "want the header Authorization: Bearer <web.admin_token>")
+            return error(401, "want the header Authorization: Bearer <web.admin_token>")
         if not token and not loopback:
-            return _error(403, "closed: set web.admin_token or web.admin_token_file, or listen on 127.0.0.1")
+            return error(403, "closed: set web.admin_token or web.admin_token_file, or listen on 127.0.0.1")
         if not token and not _names_loopback(request.host):
             # A page on some other site may resolve its own name to this address (DNS rebinding).
-            return _error(403, f"the Host header {request.host!r} does not name this machine")
+            return error(403, f"the Host header {request.host!r} does not name this machine")
         if request.method not in {"GET", "HEAD"} and _cross_origin(request):
-            return _error(403, "refused: the request comes from a page of another origin")
+            return error(403, "refused: the request comes from a page of another origin")
         return await handler(request)
 
     return guard
@@ -164,8 +140,3 @@ def _names_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost"
-
-
-def _error(status: int, text: str) -> web.Response:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return web.json_response({"error": text}, status=status, headers=headers)

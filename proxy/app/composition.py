@@ -40,6 +40,7 @@ from proxy.classification.service import ClassificationService, ClassKey
 from proxy.config import Loaded, Settings, masked
 from proxy.decisions.decider import Decider
 from proxy.decisions.decision import Names
+from proxy.decisions.directory import Directory
 from proxy.decisions.heartbeat import Heartbeat
 from proxy.decisions.keeper import Keeper
 from proxy.decisions.living import Living
@@ -301,6 +302,9 @@ async def build(
             registry=metrics.registry,
             current=rollout,
             switch=switch,
+            canary=canary,
+            directory=Directory(living, store, reach),
+            reload=reload,
             ready=serving.is_set,
             status=status,
             token=settings.web.admin_token.reveal(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.config.catalog import Flag, flags, masked, reference
-from proxy.config.kinds import Address, Secret, format_duration
+from proxy.config.kinds import Address, Secret
 from proxy.config.settings import (
     Alertmanager,
     Enrichment,
@@ -16,6 +16,7 @@ from proxy.config.settings import (
     Web,
 )
 from proxy.config.sources import Loaded, load
+from proxy.durations import format_duration
 
 __all__ = [
     "Address",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Generic, TypeVar, dataclass_transform
 from urllib.parse import urlsplit
 
+from proxy import durations
 from proxy.matchers import parse_matchers
 
 T = TypeVar("T")
@@ -173,50 +174,13 @@ class ChoiceKind(Kind[E]):
 class DurationKind(Kind[timedelta]):
     name = "duration"
     metavar = "DURATION"
-    want = "want for example 30s"
+    want = durations.WANT
 
     def _parse(self, text: str) -> timedelta:
-        bad = f"bad duration {text!r}"
-        if re.fullmatch(r"[0-9.]+", text):
-            raise ValueError(f"{bad}, it needs a unit: ms, s, m, h, d or w; {self.want}")
-        if text.startswith("-"):
-            raise ValueError(f"{bad}, it cannot be negative; {self.want}")
-        found = _DURATION.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{bad}, {self.want}")
-        weeks, days, hours, minutes, seconds, milliseconds = (int(part or 0) for part in found.groups())
-        try:
-            value = timedelta(
-                weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds
-            )
-        except OverflowError:
-            raise ValueError(f"{bad}, it is too long; {self.want}") from None
-        if not value:
-            raise ValueError(f"{bad}, it must be longer than zero; {self.want}")
-        return value
+        return durations.parse_duration(text)
 
     def show(self, value: timedelta) -> str:
-        return format_duration(value)
-
-
-# As in Prometheus: whole numbers, the larger unit first.
-_DURATION = re.compile(
-    r"(?:(\d{1,12})w)?(?:(\d{1,12})d)?(?:(\d{1,12})h)?(?:(\d{1,12})m)?(?:(\d{1,12})s)?(?:(\d{1,12})ms)?", re.ASCII
-)
-
-
-def format_duration(value: timedelta) -> str:
-    """Return `value` as it is written in a configuration, to the millisecond: `500ms`, `1h30m`, `24h`, `7d`."""
-    milliseconds = value // timedelta(milliseconds=1)
-    units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)]
-    if milliseconds < 2 * 86_400_000:
-        units = units[1:]  # people say 24h and 36h, and days from two days on
-    text = ""
-    for unit, size in units:
-        count, milliseconds = divmod(milliseconds, size)
-        if count:
-            text += f"{count}{unit}"
-    return text or "0s"
+        return durations.format_duration(value)
 
 
 class AddressKind(Kind[Address]):

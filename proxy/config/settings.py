@@ -33,9 +33,9 @@ from proxy.config.kinds import (
     Section,
     StoreUrl,
     Url,
-    format_duration,
     setting,
 )
+from proxy.durations import format_duration
 from proxy.policy import CanaryBy, Mode, SeverityFloor
 
 

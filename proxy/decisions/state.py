@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from proxy.decisions.canary import Canary
+from proxy.matchers import parse_matchers
 from proxy.policy import CanaryBy, Mode
 
 
@@ -78,12 +79,14 @@ def canary_read(found: Mapping[str, Any], otherwise: Canary) -> Canary:
     if unknown := set(found) - {"percent", "by", "matchers"}:
         raise ValueError(f"unknown member {min(unknown)!r} of canary; there are percent, by and matchers")
     percent, matchers = found.get("percent", otherwise.percent), found.get("matchers", otherwise.matchers)
-    if isinstance(percent, bool) or not isinstance(percent, int | float):
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise ValueError(f"canary.percent is {percent!r}, want a number from 0 to 100")
     if isinstance(matchers, str):
         matchers = [matchers]
     if not isinstance(matchers, list | tuple) or not all(isinstance(text, str) and text.strip() for text in matchers):
         raise ValueError('canary.matchers wants a list of matchers such as ["team=\\"db\\""]')
+    if empty := [text for text in matchers if not parse_matchers(text)]:
+        raise ValueError(f"no matcher in {empty[0]!r} of canary.matchers, which would take in every alert")
     try:
         by = CanaryBy(found.get("by", otherwise.by))
     except ValueError:

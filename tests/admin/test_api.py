@@ -1,75 +1,12 @@
+"""Who is let in, probes, metrics and the status. Modes and decisions have files of their own."""
+
 import json
 
 import pytest
 from aiohttp import ClientSession
 from fakes import FakeModel, settings
-from prometheus_client import CollectorRegistry
 
-from proxy.admin.api import admin_api
 from proxy.app import build
-from proxy.errors import StoreError
-from proxy.policy import Mode
-
-
-class Switch:
-    def __init__(self, error=None):
-        self.mode, self.source, self.error = Mode.TRANSPARENT, "config", error
-
-    async def to(self, mode, asked_by):
-        if self.error:
-            raise self.error
-        self.mode, self.source = mode, "memory"
-
-
-@pytest.fixture
-async def admin(aiohttp_client):
-    async def make(*, token="", loopback=True, ready=True, error=None):
-        switch = Switch(error)
-        app = admin_api(
-            registry=CollectorRegistry(),
-            current=switch,
-            switch=switch,
-            ready=lambda: ready,
-            status=lambda: {"version": "1"},
-            token=token,
-            loopback=loopback,
-        )
-        return await aiohttp_client(app)
-
-    return make
-
-
-async def test_the_mode_can_be_asked_and_switched(admin):
-    client = await admin()
-    assert await (await client.get("/enrichment/mode")).json() == {"mode": "transparent", "source": "config"}
-    switched = await client.post("/enrichment/mode", json={"mode": "enriched"})
-    assert (switched.status, await switched.json()) == (200, {"mode": "enriched", "source": "memory"})
-    assert (await (await client.get("/enrichment/mode")).json())["mode"] == "enriched"
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'"enriched"', b"null", b'{"mode":"loud"}', b'{"mode":1}', b'{"mode":null}']
-)
-async def test_a_mode_that_is_none_is_refused_with_advice(admin, content):
-    client = await admin()
-    refused = await client.post("/enrichment/mode", data=content)
-    assert refused.status == 400
-    assert "transparent, enriched, transparent_with_recommendations" in (await refused.json())["error"]
-    assert (await (await client.get("/enrichment/mode")).json())["mode"] == "transparent"
-
-
-async def test_a_switch_that_cannot_be_kept_is_refused(admin):
-    client = await admin(error=StoreError("down"))
-    refused = await client.post("/enrichment/mode", json={"mode": "enriched"})
-    assert (refused.status, "down" in (await refused.json())["error"]) == (503, True)
-
-
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_nothing_but_a_post_changes_the_mode(admin, method):
-    client = await admin()
-    answered = await client.request(method, "/enrichment/mode", json={"mode": "enriched"})
-    assert answered.status == (200 if method == "GET" else 405)
-    assert (await (await client.get("/enrichment/mode")).json())["mode"] == "transparent"
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -80,7 +17,13 @@ async def test_healthy_says_that_it_lives_and_ready_that_it_can_forward(admin, r
 
 
 OPEN = ("/-/healthy", "/-/ready", "/metrics")
-CLOSED = ("/enrichment/mode", "/api/v1/status")
+CLOSED = ("/enrichment/mode", "/api/v1/status", "/api/v1/decisions", f"/api/v1/decisions/{'0' * 16}")
+CHANGES = (
+    ("/enrichment/mode", {"mode": "enriched"}, 200),
+    ("/enrichment/mode/reset", {}, 200),
+    ("/api/v1/decisions/forget", {"fingerprint": "0" * 16}, 404),
+)
+"""Requests that change something, and how they are answered by default."""
 
 
 @pytest.mark.parametrize("path", OPEN)
@@ -104,17 +47,27 @@ async def test_probes_and_scrapers_need_no_token(admin, path):
 async def test_beyond_loopback_the_rest_needs_the_token(admin, path, given, status):
     client = await admin(token="s3cret", loopback=False)
     answered = await client.get(path, headers={"Authorization": given} if given else {})
-    assert answered.status == status
+    assert answered.status == (404 if status == 200 and path.endswith("0") else status)
     assert ("WWW-Authenticate" in answered.headers) is (status == 401)
 
 
+@pytest.mark.parametrize(("path", "content", "done"), CHANGES)
+@pytest.mark.parametrize(("given", "let_in"), [("Bearer wrong", False), ("Bearer s3cret", True)])
+async def test_beyond_loopback_changes_need_the_token(admin, path, content, done, given, let_in):
+    client = await admin(token="s3cret", loopback=False)
+    answered = await client.post(path, json=content, headers={"Authorization": given})
+    assert answered.status == (done if let_in else 401)
+    assert bool(client.switch.asked) is (let_in and done == 200)
+
+
+@pytest.mark.parametrize(("path", "content"), [(path, content) for path, content, _ in CHANGES])
 @pytest.mark.parametrize("given", [None, "Bearer ", "Bearer x"])
-async def test_beyond_loopback_without_a_token_the_rest_is_closed(admin, given):
+async def test_beyond_loopback_without_a_token_the_rest_is_closed(admin, given, path, content):
     client = await admin(loopback=False)
-    answered = await client.post(
-        "/enrichment/mode", json={"mode": "enriched"}, headers={"Authorization": given} if given else {}
-    )
+    answered = await client.post(path, json=content, headers={"Authorization": given} if given else {})
     assert (answered.status, "web.admin_token" in (await answered.json())["error"]) == (403, True)
+    for path in CLOSED:
+        assert (await client.get(path)).status == 403
 
 
 @pytest.mark.parametrize(
@@ -132,8 +85,9 @@ async def test_beyond_loopback_without_a_token_the_rest_is_closed(admin, given):
 async def test_pages_of_other_origins_cannot_switch(admin, headers, status):
     client = await admin()
     host = {"Host": "127.0.0.1:19094"}
-    answered = await client.post("/enrichment/mode", json={"mode": "enriched"}, headers=host | headers)
-    assert answered.status == status
+    for path, content, done in CHANGES:
+        answered = await client.post(path, json=content, headers=host | headers)
+        assert answered.status == (done if status == 200 else status)
     assert (await client.get("/enrichment/mode", headers=host | headers)).status == 200
 
 
@@ -144,7 +98,8 @@ async def test_pages_of_other_origins_cannot_switch(admin, headers, status):
 async def test_on_loopback_only_names_of_this_machine_are_answered(admin, host, status):
     client = await admin()
     for path in CLOSED:
-        assert (await client.get(path, headers={"Host": host})).status == status
+        answered = await client.get(path, headers={"Host": host})
+        assert (answered.status == 403) is (status == 403)
 
 
 async def test_nothing_of_ours_is_on_the_data_listener(alertmanager):
@@ -163,8 +118,8 @@ async def test_the_status_says_what_runs(alertmanager):
         status = json.loads(await answered.text())
     assert status["mode"] == "enriched"
     assert status["labelling_since"] is not None
-    assert status["decisions"] == {"living": 0, "labelled": 0, "bare": 0}
-    assert status["store"] == {"url": "memory:"}
+    assert status["decisions"] == {"living": 0, "labelled": 0, "bare": 0, "handing_over": 0, "full": False}
+    assert (status["store"]["url"], status["store"]["up"]) == ("memory:", True)
     assert len(status["rules"]["hash"]) == 12
 
 

@@ -6,7 +6,6 @@ Exit 0: fine; 1: the check or the work failed; 2: wrong usage.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -14,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from proxy import __version__, config
+from proxy.cli import running
 from proxy.errors import ConfigError
-from proxy.telemetry import configure_logging
 
 PROGRAM: Final = "alertmanager-ai-proxy"
 _KEY_PREFIX: Final = "setting:"
@@ -31,11 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "serve")
     arguments = _parser().parse_args(words)
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
     except ConfigError as exc:
         for problem in exc.problems:
             print(problem, file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read this has seen enough, as `head` does; Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: print all settings")
 
+    running.add_commands(commands)
+
     demo = commands.add_parser(
         "demo", help="run Prometheus, the proxy and Alertmanager, and watch alerts being routed", allow_abbrev=False
     )
@@ -92,12 +97,18 @@ def _serve(arguments: argparse.Namespace) -> int:
         return config.load(arguments.file, environ=os.environ, flags=flags)
 
     loaded = load()
+
+    import asyncio  # late, as all that follows: the other commands need no log and no web server
+
+    import structlog
+
+    from proxy import app
+    from proxy.telemetry import configure_logging
+
     configure_logging(loaded.settings.log.level, loaded.settings.log.format)
     log = structlog.get_logger(__name__)
     for warning in loaded.warnings:
         log.warning("configuration", problem=warning)
-
-    from proxy import app  # late: the other commands need no web server
 
     try:
         asyncio.run(app.serve(loaded.settings, load))

@@ -1,0 +1,199 @@
+"""What the proxy answered, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from proxy.durations import format_duration
+
+Object = Mapping[str, Any]
+
+
+def plain(text: str) -> str:
+    """Return `text` on one line, with nothing in it that a terminal would obey: label values come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def mode(found: Object) -> str:
+    """Return the mode that holds."""
+    switched = found["switched"]
+    return _facts(
+        [
+            ("mode", found["mode"]),
+            ("source", _source(found["source"], switched)),
+            ("canary", _canary(found["canary"])),
+        ]
+    )
+
+
+def decisions(found: Object) -> str:
+    """Return a table of decisions."""
+    rows = [
+        (
+            entry["alertmanager_fingerprint"],
+            entry["state"],
+            _lasts(entry["expires_in_seconds"]),
+            _labels(entry["added"]["labels"]) or ("annotations" if entry["added"]["annotations"] else "nothing"),
+            _labels(entry["labels"]),
+        )
+        for entry in found["decisions"]
+    ]
+    table = _table([("FINGERPRINT", "STATE", "EXPIRES IN", "ADDED", "LABELS"), *rows]) if rows else []
+    more = len(rows) < found["total"]
+    table.append(f"decisions: {len(rows)} of {found['total']}" + ("; --limit shows more" if more else ""))
+    if found["unlisted"]:
+        table.append(f"{found['unlisted']} more alerts went bare for lack of room, and nothing else is known of them")
+    return "\n".join(table)
+
+
+def decision(found: Object) -> str:
+    """Return all about one decision."""
+    lines = [
+        ("alert", _labels(found["labels"])),
+        ("fingerprint", f"{found['fingerprint']} as it was sent"),
+        ("", f"{found['alertmanager_fingerprint']} in Alertmanager"),
+        ("state", found["state"]),
+        ("expires in", f"{_lasts(found['expires_in_seconds'])}, unless it is seen again"),
+        ("added labels", _labels(found["added"]["labels"]) or "none"),
+        *_named("annotations", [f"{name}: {text}" for name, text in found["added"]["annotations"].items()]),
+        *_named("to be ended", [_labels(labels) or "no labels of ours" for labels in found["former"]]),
+    ]
+    return _facts(lines)
+
+
+def forgotten(found: Object) -> str:
+    """Return how many decisions are gone."""
+    return f"forgotten: {found['forgotten']}; these alerts are decided anew when they come next, and may page again"
+
+
+def status(found: Object) -> str:
+    """Return how the proxy is doing. What somebody should look at has a mark before it."""
+    lines = list(_status(found))
+    first = f"alertmanager-ai-proxy {found['version']}, up {_since(found['started_at'])}"
+    marked = [(("! " if wrong else "  ") + name, text) for wrong, name, text in lines]
+    asks = sum(wrong for wrong, _, _ in lines)
+    verdict = f"{asks} to look at, marked with !" if asks else "nothing to look at"
+    return f"{plain(first)}: {verdict}\n{_facts(marked)}"
+
+
+def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
+    enriched = found["mode"] == "enriched"
+    yield not found["ready"], "ready", "yes" if found["ready"] else "NO: starting or shutting down"
+    yield False, "mode", f"{found['mode']} ({_source(found['mode_source'], found['switched'])})"
+    yield False, "canary", _canary(found["canary"])
+    since = found["labelling_since"]
+    yield False, "labelling", f"alerts that begin after {_time(since)}" if since else "no: new alerts get no labels"
+    yield _labelled_by(found)
+    yield _model(found["model"])
+    yield from _alertmanager(found["alertmanager"])
+    yield from _store(found["store"])
+    count, agree = found["replicas"]["count"], found["replicas"]["agree"]
+    together = "configured alike" if agree else "they DIFFER in version, rules or settings: labels may, too"
+    yield not agree, "proxies", "1, this one" if count == 1 else f"{count}, {together}"
+    for name, peer in found["replicas"]["peers"].items() if count > 1 else ():
+        peculiar = f"{peer.get('mode', '?')}, {peer.get('labelled', '?')} labelled, version {peer.get('version', '?')}"
+        yield False, "", f"{name}: {peculiar}"
+    there = found["decisions"]
+    draining = "; DRAINING: they keep their labels until they end" if there["labelled"] and not enriched else ""
+    yield False, "alerts", f"{there['living']} known, {there['labelled']} of them labelled{draining}"
+    if there["full"]:
+        yield True, "", "FULL: new alerts go without labels; see store.max_decisions"
+    handing = there["handing_over"]
+    told = f"{handing} alerts, until Alertmanager is told the end of their former labels" if handing else "none"
+    yield False, "handing over", told
+
+
+def _labelled_by(found: Object) -> tuple[bool, str, str]:
+    model = found["model"]
+    if found["mode"] != "enriched":
+        return False, "labels by", f"nobody, in mode {found['mode']}"
+    if not model["enabled"] and model["state"] != "ready":
+        return False, "labels by", "the rules: no model is switched on"
+    if why := found["labels_by_rules"]:
+        return True, "labels by", f"the RULES: {why}"
+    if not found["alertmanager"]["recovered"]:
+        return True, "labels by", "the RULES, until it is known what Alertmanager holds"
+    if model["state"] != "ready":
+        return True, "labels by", f"the RULES: the model is {model['state']}"
+    return False, "labels by", "the model, and the rules where it gives no answer in time"
+
+
+def _model(model: Object) -> tuple[bool, str, str]:
+    if not model["enabled"]:
+        return False, "model", "none" if model["state"] != "ready" else "ready"
+    outcome = model["last_outcome"]
+    facts = [f"{model['name']} is {model['state']}", f"key {model['key']}", f"last call: {outcome or 'none yet'}"]
+    if model["why"]:
+        facts.append(model["why"])
+    return model["state"] != "ready" or outcome not in {"ok", None, ""}, "model", ", ".join(facts)
+
+
+def _alertmanager(there: Object) -> Iterator[tuple[bool, str, str]]:
+    known = f"what it held is known ({there['recovered_alerts']} alerts)"
+    unread = "NOT READ yet: alerts labelled before the start may page again; the log says why"
+    yield not there["recovered"], "alertmanager", f"{there['url']}, {known if there['recovered'] else unread}"
+    peers = {None: "it has not said", 0: "it has no cluster"}.get(there["peers"], f"{there['peers']}")
+    yield False, "peers", peers
+    conflicts = there["identity_conflicts"]
+    yield bool(conflicts), "conflicts", f"{conflicts} alerts with MORE THAN ONE identity" if conflicts else "none"
+
+
+def _store(store: Object) -> Iterator[tuple[bool, str, str]]:
+    kind = f"{store['kind']}, {'shared' if store['shared'] else 'of this proxy alone'}"
+    yield not store["up"], "store", f"{kind}, " + ("answers" if store["up"] else f"AWAY: {store['error']}")
+    if store["unkept"]:
+        yield not store["up"], "", f"is still to be told of {store['unkept']} decisions"
+
+
+def _source(source: str, switched: Object | None) -> str:
+    if switched is None:
+        return "as configured" if source == "config" else source
+    who = f" by {switched['by']}" if switched["by"] else ""
+    until = f", until {_time(switched['until'])}" if switched["until"] else ", until the next switch"
+    return f"switched{who} from {switched['from']} at {_time(switched['at'])}{until}; kept in {source}"
+
+
+def _canary(canary: Object) -> str:
+    share = "all" if canary["percent"] >= 100 else f"{canary['percent']:g} %, drawn by {canary['by']},"
+    return f"{share} of {' or '.join(canary['matchers']) or 'the alerts'}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    """Return labels in one piece, the name first."""
+    rest = sorted((name, value) for name, value in labels.items() if name != "alertname")
+    inner = ", ".join(f'{name}="{value}"' for name, value in rest)
+    alertname = labels.get("alertname", "")
+    return f"{alertname}{{{inner}}}" if alertname and inner else alertname or inner
+
+
+def _lasts(seconds: float) -> str:
+    """Return a time as people say it, in its two largest units."""
+    size = 3600 if seconds >= 2 * 86_400 else 60 if seconds >= 3600 else 1
+    return format_duration(timedelta(seconds=seconds // size * size))
+
+
+def _since(time: str) -> str:
+    begun = datetime.fromisoformat(time)
+    return _lasts(max(0.0, (datetime.now(begun.tzinfo) - begun).total_seconds()))
+
+
+def _time(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _named(name: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for n, line in enumerate(lines):
+        yield "" if n else name, line
+
+
+def _facts(lines: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(_table(lines))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines, each column as wide as its widest cell; the last one ends where it ends."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -1,0 +1,250 @@
+"""Decisions as people look for them, and drop them."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from proxy.alert import Alert, fingerprint
+from proxy.decisions import directory as module
+from proxy.decisions.decision import Decision
+from proxy.decisions.directory import Directory
+from proxy.decisions.living import Living
+from proxy.decisions.reach import Reach
+from proxy.decisions.stores.memory import MemoryStore
+from proxy.errors import LookupTimeout, StoreError
+from proxy.matchers import parse_matchers
+
+OURS = {"ai_severity": "critical", "ai_category": "storage"}
+
+
+class Shared(MemoryStore):
+    """Fails while it has an `error`; keeps what it was to forget."""
+
+    shared = True
+
+    def __init__(self, *errors):
+        super().__init__()
+        self.errors, self.forgotten = list(errors), []
+
+    async def forget(self, identities):
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+        self.forgotten.append(list(identities))
+        await super().forget(identities)
+
+
+class Private(Shared):
+    shared = False
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class World:
+    def __init__(self, store=None, capacity=200_000):
+        self.clock = Clock()
+        self.store = store or Shared()
+        self.living = Living(capacity=capacity, monotonic=self.clock)
+        self.errors = 0
+        self.reach = Reach(shared=self.store.shared, on_error=self.count)
+        self.directory = Directory(self.living, self.store, self.reach, monotonic=self.clock)
+
+    def count(self):
+        self.errors += 1
+
+    def has(self, name, ours=OURS, *, ends=240, **labels):
+        """Take up a decision on an alert, and return the alert."""
+        now = datetime.now(UTC)
+        alert = Alert({"alertname": name, **labels}, starts_at=now, ends_at=now + timedelta(seconds=ends))
+        decision = Decision(alert.identity, ours, {"ai_source": "rules"} if ours else {})
+        self.living.add(self.living.candidate(decision, alert), alert)
+        return alert
+
+    async def names(self, matchers="", limit=100):
+        found = await self.directory.find(parse_matchers(matchers), limit)
+        return [entry.listed.original["alertname"] for entry in found.entries], found.total
+
+
+async def test_an_entry_says_all_there_is():
+    world = World()
+    alert = world.has("Disk", team="db")
+    entry = (await world.directory.find((), 1)).entries[0].shown()
+    assert entry == {
+        "fingerprint": fingerprint(alert.labels),
+        "alertmanager_fingerprint": fingerprint({**alert.labels, **OURS}),
+        "labels": {"alertname": "Disk", "team": "db"},
+        "added": {"labels": OURS, "annotations": {"ai_source": "rules"}},
+        "state": "firing",
+        "expires_in_seconds": 3840,
+        "former": [],
+    }
+
+
+async def test_a_bare_alert_has_one_fingerprint_and_a_resolved_one_says_so():
+    world = World()
+    world.has("Bare", {}, ends=-1)
+    entry = (await world.directory.find((), 1)).entries[0].shown()
+    assert entry["fingerprint"] == entry["alertmanager_fingerprint"]
+    assert entry["state"] == "resolved"
+
+
+async def test_former_labels_are_shown_while_they_are_to_be_ended():
+    world = World()
+    alert = world.has("Disk")
+    world.living.forget(alert.identity)
+    world.has("Disk", {})
+    assert (await world.directory.find((), 1)).entries[0].shown()["former"] == [OURS]
+
+
+@pytest.mark.parametrize(
+    ("matchers", "found"),
+    [
+        ("", ["C", "B", "A"]),
+        ('team="db"', ["C", "A"]),
+        ('team="db",alertname!="A"', ["C"]),
+        ('team=""', ["B"]),
+        ('ai_severity="critical"', []),  # ours, not the sender's
+    ],
+)
+async def test_they_are_found_by_their_original_labels_the_latest_first(matchers, found):
+    world = World()
+    for name, team in (("A", {"team": "db"}), ("B", {}), ("C", {"team": "db"})):
+        world.has(name, **team)
+    assert await world.names(matchers) == (found, len(found))
+
+
+async def test_the_limit_leaves_out_and_the_total_does_not():
+    world = World()
+    for name in "ABC":
+        world.has(name)
+    assert await world.names("", 2) == (["C", "B"], 3)
+    assert await world.names("", 0) == ([], 3)
+
+
+async def test_what_is_over_and_not_swept_out_yet_is_not_there():
+    world = World()
+    gone = world.has("Gone")
+    world.clock.now += 3841
+    world.has("There")
+    assert await world.names() == (["There"], 1)
+    assert await world.directory.get(fingerprint(gone.labels)) is None
+    assert await world.directory.forget([gone.identity]) == 0
+    assert world.store.forgotten == [], "nobody was asked in vain"
+
+
+async def test_alerts_known_by_a_hash_alone_are_counted_and_not_listed():
+    world = World(capacity=1)
+    for name in "ABC":
+        world.has(name, {})
+    found = await world.directory.find((), 100)
+    assert (len(found.entries), found.total, found.unlisted) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("with_ours", [False, True])
+async def test_either_fingerprint_finds_it(with_ours):
+    world = World()
+    world.has("Other")
+    alert = world.has("Disk", team="db")
+    world.has("Another")
+    entry = await world.directory.get(fingerprint({**alert.labels, **(OURS if with_ours else {})}))
+    assert entry.identity == alert.identity
+    assert await world.directory.get("0" * 16) is None
+
+
+async def turns(work):
+    """Return how often another task gets its turn while `work` is done."""
+    count = 0
+
+    async def other():
+        nonlocal count
+        while True:
+            count += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await work
+    task.cancel()
+    return count
+
+
+async def test_alerts_get_their_turn_while_somebody_looks():
+    world = World()
+    for n in range(1000):
+        world.has(f"A{n}", {})
+    assert await turns(world.directory.matching(())) >= 3
+    assert await turns(world.directory.get("0" * 16)) >= 15
+    assert await turns(world.directory.find((), 1000)) >= 15
+    assert await turns(world.directory.forget(world.living.identities())) >= 3
+
+
+async def test_looking_for_a_fingerprint_has_an_end():
+    world = World()
+    for n in range(200):
+        world.has(f"A{n}", {})
+    looking = asyncio.create_task(world.directory.get("0" * 16))
+    await asyncio.sleep(0)
+    world.clock.now += module.PATIENCE + 1
+    with pytest.raises(LookupTimeout, match="ask by labels"):
+        await looking
+
+
+async def test_who_looks_for_a_fingerprint_waits_for_who_looked_before(monkeypatch):
+    world = World()
+    for n in range(200):
+        world.has(f"A{n}", {})
+    first, second = (asyncio.create_task(world.directory.get("0" * 16)) for _ in range(2))
+    taken = []
+    monkeypatch.setattr(module, "fingerprint", lambda labels: taken.append(first.done()) or "")
+    await asyncio.gather(first, second)
+    assert taken == [False] * 200 + [True] * 200
+
+
+@pytest.mark.parametrize("store", [Shared, Private])
+async def test_what_is_forgotten_is_gone_here_and_in_the_store(store):
+    world = World(store())
+    stays, goes = world.has("Stays"), world.has("Goes")
+    await world.store.claim(world.living.take_unkept(10))
+    assert await world.directory.forget([goes.identity, b"unknown".ljust(16)]) == 1
+    assert world.living.identities() == [stays.identity]
+    assert set(await world.store.get([stays.identity, goes.identity])) == {stays.identity}
+    assert world.store.forgotten == [[goes.identity]]
+
+
+async def test_nothing_is_forgotten_while_the_shared_store_is_away():
+    world = World(Shared(StoreError("refused")))
+    alert = world.has("A")
+    with pytest.raises(StoreError, match="nothing was forgotten, because the store of all proxies is away: refused"):
+        await world.directory.forget([alert.identity])
+    assert world.living.identities() == [alert.identity]
+    assert (world.reach.up, world.errors) == (False, 1)
+
+
+async def test_a_shared_store_that_is_known_to_be_away_is_not_asked():
+    world = World()
+    alert = world.has("A")
+    world.reach.lost(StoreError("refused"))
+    with pytest.raises(StoreError, match=r"nothing was forgotten, because .* away: refused"):
+        await world.directory.forget([alert.identity])
+    assert world.store.forgotten == []
+
+
+async def test_a_shared_store_that_goes_away_meanwhile_stops_it(monkeypatch):
+    monkeypatch.setattr(module, "SLICE", 2)
+    world = World(Shared(None, StoreError("refused")))
+    alerts = [world.has(name) for name in "ABC"]
+    with pytest.raises(StoreError, match="only 2 decisions were forgotten"):
+        await world.directory.forget([alert.identity for alert in alerts])
+    assert world.living.identities() == [alerts[2].identity]
+
+
+async def test_a_store_of_this_proxy_alone_that_is_away_does_not_keep_anybody_from_forgetting():
+    world = World(Private(StoreError("disk full")))
+    alert = world.has("A")
+    assert await world.directory.forget([alert.identity]) == 1
+    assert world.living.identities() == []
+    assert world.errors == 1

@@ -1,0 +1,178 @@
+"""The report for people: what it says, and what it marks."""
+
+import copy
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from proxy.cli import texts
+
+WELL = {
+    "version": "1.1.0",
+    "ready": True,
+    "mode": "enriched",
+    "mode_source": "config",
+    "switched": None,
+    "canary": {"percent": 100.0, "by": "alertname", "matchers": []},
+    "labelling_since": "2026-11-22T12:00:00.123456+00:00",
+    "labels_by_rules": "",
+    "alertmanager": {
+        "url": "http://127.0.0.1:9093",
+        "recovered": True,
+        "recovered_alerts": 7,
+        "peers": 2,
+        "identity_conflicts": 0,
+    },
+    "model": {
+        "enabled": True,
+        "name": "openai/gpt-4o",
+        "key": "set",
+        "state": "ready",
+        "why": "",
+        "last_outcome": "ok",
+    },
+    "store": {"kind": "redis", "url": "redis://r:6379", "shared": True, "up": True, "error": "", "unkept": 0},
+    "decisions": {"living": 9, "labelled": 4, "bare": 5, "handing_over": 0, "full": False},
+    "replicas": {
+        "count": 2,
+        "agree": True,
+        "agreement": "ab",
+        "peers": {"a/1": {"mode": "enriched", "labelled": 4, "version": "1.1.0"}, "b/2": {}},
+    },
+    "converged": True,
+    "rules": {"hash": "cd"},
+}
+
+
+def report(**changes):
+    found = copy.deepcopy(WELL) | {"started_at": (datetime.now(UTC) - timedelta(hours=3)).isoformat()}
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        inner = found
+        for section in sections:
+            inner = inner[section]
+        inner[name] = value
+    return texts.status(found)
+
+
+def test_all_is_well():
+    assert report() == (
+        "alertmanager-ai-proxy 1.1.0, up 3h: nothing to look at\n"
+        "  ready         yes\n"
+        "  mode          enriched (as configured)\n"
+        "  canary        all of the alerts\n"
+        "  labelling     alerts that begin after 2026-11-22 12:00:00 UTC\n"
+        "  labels by     the model, and the rules where it gives no answer in time\n"
+        "  model         openai/gpt-4o is ready, key set, last call: ok\n"
+        "  alertmanager  http://127.0.0.1:9093, what it held is known (7 alerts)\n"
+        "  peers         2\n"
+        "  conflicts     none\n"
+        "  store         redis, shared, answers\n"
+        "  proxies       2, configured alike\n"
+        "                a/1: enriched, 4 labelled, version 1.1.0\n"
+        "                b/2: ?, ? labelled, version ?\n"
+        "  alerts        9 known, 4 of them labelled\n"
+        "  handing over  none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"ready": False}, "! ready         NO: starting or shutting down"),
+        ({"labels_by_rules": "the store is away"}, "! labels by     the RULES: the store is away"),
+        (
+            {"alertmanager__recovered": False},
+            "! labels by     the RULES, until it is known what Alertmanager holds",
+        ),
+        ({"model__state": "unusable"}, "! labels by     the RULES: the model is unusable"),
+        (
+            {"model__state": "unusable", "model__why": "no such provider"},
+            "! model         openai/gpt-4o is unusable, key set, last call: ok, no such provider",
+        ),
+        (
+            {"model__last_outcome": "timeout"},
+            "! model         openai/gpt-4o is ready, key set, last call: timeout",
+        ),
+        ({"alertmanager__identity_conflicts": 3}, "! conflicts     3 alerts with MORE THAN ONE identity"),
+        (
+            {"store__up": False, "store__error": "refused"},
+            "! store         redis, shared, AWAY: refused",
+        ),
+        ({"store__up": False, "store__unkept": 5}, "!               is still to be told of 5 decisions"),
+        (
+            {"replicas__agree": False},
+            "! proxies       2, they DIFFER in version, rules or settings: labels may, too",
+        ),
+        ({"decisions__full": True}, "!               FULL: new alerts go without labels; see store.max_decisions"),
+    ],
+)
+def test_what_somebody_should_look_at_is_marked(changes, line):
+    said = report(**changes).splitlines()
+    assert line in said
+    assert f": {sum(each.startswith('!') for each in said)} to look at" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"mode": "transparent"},
+            "  alerts        9 known, 4 of them labelled; DRAINING: they keep their labels until they end",
+        ),
+        ({"mode": "transparent"}, "  labels by     nobody, in mode transparent"),
+        ({"labelling_since": None}, "  labelling     no: new alerts get no labels"),
+        (
+            {"model__enabled": False, "model__state": "disabled"},
+            "  labels by     the rules: no model is switched on",
+        ),
+        ({"model__enabled": False, "model__state": "disabled"}, "  model         none"),
+        ({"model__last_outcome": ""}, "  model         openai/gpt-4o is ready, key set, last call: none yet"),
+        ({"alertmanager__peers": None}, "  peers         it has not said"),
+        ({"alertmanager__peers": 0}, "  peers         it has no cluster"),
+        ({"replicas__count": 1}, "  proxies       1, this one"),
+        ({"store__unkept": 5}, "                is still to be told of 5 decisions"),
+        (
+            {"decisions__handing_over": 2},
+            "  handing over  2 alerts, until Alertmanager is told the end of their former labels",
+        ),
+    ],
+)
+def test_what_is_as_it_should_be_is_said_without_a_mark(changes, line):
+    said = report(**changes).splitlines()
+    assert line in said
+    assert said[0].endswith("nothing to look at")
+
+
+def test_other_proxies_give_a_terminal_no_orders():
+    peers = {"\x1b[2J": {"mode": "\x1b[31m", "labelled": 0, "version": "1"}}
+    assert "\x1b" not in report(replicas__peers=peers)
+
+
+def test_alerts_of_which_nothing_is_known_are_said():
+    text = texts.decisions({"total": 0, "unlisted": 12, "decisions": []})
+    assert text.splitlines()[-1].startswith("12 more alerts went bare for lack of room")
+
+
+def test_a_decision_is_shown_with_the_labels_that_are_to_be_ended():
+    shown = texts.decision(
+        {
+            "fingerprint": "1" * 16,
+            "alertmanager_fingerprint": "2" * 16,
+            "labels": {"team": "db"},
+            "added": {"labels": {}, "annotations": {}},
+            "state": "firing",
+            "expires_in_seconds": 3 * 86_400 + 5 * 3600 + 59,
+            "former": [{"ai_severity": "info"}, {}],
+        }
+    )
+    assert shown == (
+        'alert         team="db"\n'
+        "fingerprint   1111111111111111 as it was sent\n"
+        "              2222222222222222 in Alertmanager\n"
+        "state         firing\n"
+        "expires in    3d5h, unless it is seen again\n"
+        "added labels  none\n"
+        'to be ended   ai_severity="info"\n'
+        "              no labels of ours"
+    )

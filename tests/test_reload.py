@@ -1,0 +1,148 @@
+"""Reading the configuration again, by signal and by request, while alerts go on."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+from aiohttp import ClientSession
+from fakes import FakeModel, body, exchange, post, posted
+from structlog.testing import capture_logs
+
+from proxy import config
+from proxy.app import build
+
+SETTINGS = """
+web: {{listen_address: "127.0.0.1:0", admin_listen_address: "127.0.0.1:0"}}
+alertmanager: {{url: "{url}", replicas: 1}}
+store: {{url: "memory:"}}
+enrichment: {{mode: {mode}, skip: [{skip}]}}
+llm: {{timeout: {timeout}}}
+"""
+
+
+class Proxy:
+    def __init__(self, alertmanager, file, running):
+        self.alertmanager, self.file, self.running = alertmanager, file, running
+
+    def write(self, mode="enriched", skip="alertname=Nothing", timeout="30s"):
+        self.file.write_text(SETTINGS.format(url=self.alertmanager.url, mode=mode, skip=skip, timeout=timeout))
+
+    async def reload(self):
+        async with ClientSession() as client, client.post(f"{self.admin}/-/reload") as answered:
+            return answered.status, await answered.text()
+
+    @property
+    def admin(self):
+        return f"http://127.0.0.1:{self.running.admin_port}"
+
+    async def get(self, path):
+        async with ClientSession() as client, client.get(self.admin + path) as answered:
+            return await answered.text()
+
+    async def labels(self, *alerts):
+        await exchange(self.running.data_port, post(body(*alerts)))
+        return [got["labels"].get("ai_severity") for got in self.alertmanager.posts[-1].alerts]
+
+
+@pytest.fixture
+async def proxy(alertmanager, tmp_path):
+    one = Proxy(alertmanager, tmp_path / "config.yaml", None)
+    one.write(mode="transparent")
+    load = partial(config.load, one.file, environ={})
+    async with build(load().settings, model=FakeModel(), load=load) as one.running:
+        yield one
+
+
+async def test_another_mode_holds_for_alerts_not_seen_yet(proxy):
+    old = posted("Old")
+    assert await proxy.labels(old) == [None]
+    proxy.write(mode="enriched")
+    assert await proxy.reload() == (200, "OK\n")
+    # Old passed unread, and Alertmanager, which says that it holds nothing, cannot tell: it began before.
+    assert await proxy.labels(old | {"startsAt": posted(begun=-60)["startsAt"]}, posted("New")) == [None, "info"]
+
+
+async def test_what_is_labelled_stays_so_when_it_is_left_alone_from_now_on(proxy):
+    proxy.write(mode="enriched")
+    await proxy.reload()
+    assert await proxy.labels(posted("First", team="db")) == ["info"]
+    proxy.write(mode="enriched", skip="team=db")
+    await proxy.reload()
+    assert await proxy.labels(posted("First", team="db"), posted("Second", team="db")) == ["info", None]
+
+
+async def test_a_mistake_changes_nothing(proxy):
+    proxy.write(mode="enrichd")
+    status, text = await proxy.reload()
+    assert (status, "config.yaml:5" in text, "did you mean enriched?" in text) == (500, True, True)
+    assert "aiproxy_config_last_reload_successful 0.0" in await proxy.get("/metrics")
+    assert '"mode": "transparent"' in await proxy.get("/api/v1/status")
+    proxy.write(mode="transparent")
+    assert (await proxy.reload())[0] == 200
+    assert "aiproxy_config_last_reload_successful 1.0" in await proxy.get("/metrics")
+
+
+async def test_what_takes_a_restart_is_named(proxy):
+    proxy.write(mode="enriched", timeout="10s")
+    with capture_logs() as logs:
+        await proxy.reload()
+    assert [entry["settings"] for entry in logs if "settings" in entry] == [["llm.timeout"]]
+
+
+async def test_a_switch_outranks_what_is_read_again(proxy):
+    async with (
+        ClientSession() as client,
+        client.post(f"{proxy.admin}/enrichment/mode", json={"mode": "transparent_with_recommendations"}) as answered,
+    ):
+        assert answered.status == 200
+    proxy.write(mode="enriched")
+    await proxy.reload()
+    assert '"mode": "transparent_with_recommendations"' in await proxy.get("/enrichment/mode")
+    async with ClientSession() as client, client.post(f"{proxy.admin}/enrichment/mode/reset") as answered:
+        assert (await answered.json())["mode"] == "enriched"
+
+
+async def test_a_page_of_another_origin_cannot_reload(proxy):
+    async with (
+        ClientSession(headers={"Origin": "http://elsewhere.example"}) as client,
+        client.post(f"{proxy.admin}/-/reload") as answered,
+    ):
+        assert answered.status == 403
+
+
+@asynccontextmanager
+async def process(*flags):
+    one = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", *flags), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield one
+    finally:
+        one.terminate()
+        await one.communicate()
+
+
+async def heard(one, text):
+    """Read the log until a line has `text`; return that line."""
+    async with asyncio.timeout(30):
+        async for line in one.stderr:
+            if text in line.decode():
+                return line.decode()
+    raise AssertionError(f"ended without saying {text!r}")
+
+
+async def test_a_hangup_reads_it_again_and_a_mistake_does_not_end_the_process(alertmanager, tmp_path):
+    one = Proxy(alertmanager, tmp_path / "config.yaml", None)
+    one.write(mode="transparent")
+    async with process(f"--config.file={one.file}") as serving:
+        await heard(serving, "serves")
+        one.write(mode="wrong")
+        os.kill(serving.pid, signal.SIGHUP)
+        assert "unknown value" in await heard(serving, "the last good one holds")
+        one.write(mode="enriched")
+        os.kill(serving.pid, signal.SIGHUP)
+        assert "enrichment.mode" in await heard(serving, "configuration read anew")
