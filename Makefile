@@ -41,8 +41,8 @@ $(STAMP): requirements.lock requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-programs: ## the real Prometheus and Alertmanager that the tests talk to
-	@scripts/programs.sh prometheus prometheus-alertmanager
+programs: ## the real Prometheus, Alertmanager and Redis that the tests talk to
+	@scripts/programs.sh prometheus prometheus-alertmanager redis-server
 
 tools: ## optional: a current Alertmanager and amtool in .tools/bin, built with Go
 	@scripts/tools.sh

@@ -8,10 +8,11 @@ from pathlib import Path
 from proxy.config import Settings
 from proxy.decisions.store import DecisionStore
 from proxy.decisions.stores.memory import MemoryStore
+from proxy.errors import ConfigError
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack) -> DecisionStore:
-    """Return the store that `store.url` names. What is not chosen is not imported."""
+    """Return the store that `store.url` names. What is not chosen is not imported. Raises ConfigError."""
     url = settings.store.url
     if url == "memory:":
         return MemoryStore()
@@ -22,11 +23,14 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> DecisionStore
         return await stack.enter_async_context(SqliteStore(path))
     from proxy.decisions.stores.redis import RedisStore
 
-    return await stack.enter_async_context(
-        RedisStore(
+    try:
+        store = RedisStore(
             url,
             username=settings.store.username,
             password=settings.store.password.reveal() or None,
             prefix=settings.store.prefix,
+            timeout=settings.store.timeout.total_seconds(),
         )
-    )
+    except ValueError as exc:
+        raise ConfigError([f"store.url: {exc}"]) from exc
+    return await stack.enter_async_context(store)

@@ -242,7 +242,9 @@ class StoreUrlKind(Kind[str]):
             )
         if text == "memory:" or re.fullmatch(r"sqlite:[^?#]*", text):
             return text
-        if found := re.fullmatch(r"rediss?(?:\+(sentinel|cluster))?://([^/?#\s]+)((?:/[^/?#\s]+)*)/?", text):
+        if found := re.fullmatch(
+            r"rediss?(?:\+(sentinel|cluster))?://([^/?#\s]+)((?:/[^/?#\s]+)*)/?(?:\?ssl_[^#\s]+)?", text
+        ):
             kind, hosts, path = found[1], found[2].split(","), found[3].split("/")[1:]
             if not all(_HOST.fullmatch(host) for host in hosts) or (kind is None and len(hosts) > 1):
                 raise ValueError(f"bad address in the URL of the store, {self.want}")

@@ -180,10 +180,16 @@ class Store(Section):
         default="sqlite:",
         description="`sqlite:` is `decisions.db` in `storage.path`, `sqlite:PATH` another file. For several proxies: "
         "`redis://HOST:PORT/DB`, `redis+sentinel://HOST:PORT,…/MASTER/DB` or `redis+cluster://HOST:PORT,…`, "
-        "each with `rediss` for TLS. `memory:` remembers nothing over a restart.",
+        "each with `rediss` for TLS and `?ssl_ca_certs=FILE` for a CA of your own. `memory:` remembers "
+        "nothing over a restart.",
     )
     username: str | None = setting(default=None, description="User of the Redis, if it has one.")
     password: Secret = setting(default=Secret(), description="Password of the Redis.")
+    timeout: Duration = setting(
+        default=timedelta(milliseconds=100),
+        description="How long Redis has for one answer, the making of a connection included. A POST waits for a few of "
+        "them at most.",
+    )
     prefix: NamePrefix = setting(
         default="aiproxy",
         description="What the names of keys in Redis begin with. All proxies in front of one cluster of "

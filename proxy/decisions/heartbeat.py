@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
@@ -106,8 +107,9 @@ class Heartbeat:
     async def _listen(self) -> None:
         while True:
             try:
-                async for change in self._store.changes():
-                    self._heard(change)
+                async with aclosing(self._store.changes()) as changes:
+                    async for change in changes:
+                        self._heard(change)
             except StoreError:
                 pass  # the beat tells
             except Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -90,6 +90,6 @@ class DecisionStore(Protocol):
         """Keep `state` in the place of what was kept, and tell the others."""
         ...
 
-    def changes(self) -> AsyncIterator[Change]:
+    def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what others do; never in a private store. Ends when the connection does: ask again."""
         ...

@@ -9,7 +9,7 @@ from typing import Final
 from proxy.alert import LabelSet
 from proxy.decisions.store import Kept
 
-SLICE: Final = 1000
+SLICE: Final = 250
 """Decisions in one slice of a load: a few milliseconds of work."""
 AT_MOST: Final = 7 * 24 * 3600.0
 """Seconds that a decision lives after it was claimed last."""

@@ -21,7 +21,7 @@ import asyncio
 import functools
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import repeat
@@ -83,7 +83,7 @@ class Script:
     def on(self, call: Call, guard: Sequence[int], *, unknown: bool = False) -> Command:
         """Return the command that runs it, for a server to which it is `unknown` or not."""
         script = (b"EVAL", self._text) if unknown else (b"EVALSHA", self._sha)
-        return [*script, len(call.keys), *call.keys, *guard, *call.args]
+        return (*script, len(call.keys), *call.keys, *guard, *call.args)
 
 
 class Call(NamedTuple):
@@ -228,7 +228,7 @@ class RedisStore:
             cursor = b"0"
             while True:
                 async with self._answering(PATIENCE):
-                    (page,) = await server.ask([[b"SCAN", cursor, b"MATCH", self._decision + "*", b"COUNT", BATCH]])
+                    (page,) = await server.ask([(b"SCAN", cursor, b"MATCH", self._decision + "*", b"COUNT", BATCH)])
                     if isinstance(page, ResponseError):
                         raise page
                 cursor, keys = page
@@ -295,7 +295,7 @@ class RedisStore:
     async def write_state(self, state: str) -> None:
         await self._run(_WRITE_STATE, [Call((self._state,), (self._channel, state))])
 
-    async def changes(self) -> AsyncIterator[Change]:
+    async def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what anybody does, ourselves too. The first one says: what was before this may have been missed."""
         connection: AbstractConnection | None = None
         try:
@@ -397,7 +397,7 @@ class RedisStore:
             # The first one makes the script known to those behind it.
             commands = [script.on(call, guard, unknown=unknown and n == 0) for n, call in enumerate(calls)]
             if asking:
-                commands = [command for pair in zip(repeat([b"ASKING"]), commands) for command in pair]
+                commands = [command for pair in zip(repeat((b"ASKING",)), commands) for command in pair]
             answers = (await server.ask(commands))[asking :: 1 + asking]
             if script.timed and (told := [answer for answer in answers if isinstance(answer, list)]):
                 server.clock.told(shown(told[-1]), asyncio.get_running_loop().time())

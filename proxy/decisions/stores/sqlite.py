@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from proxy.alert import Identity, LabelSet
 from proxy.decisions.decision import Decision
 from proxy.decisions.store import Beat, Change, Kept
 from proxy.decisions.stores.claims import AT_MOST, SLICE, read, settle, written
-from proxy.errors import StoreError
+from proxy.errors import StoreError, StoreTimeout
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +123,7 @@ class SqliteStore:
     async def write_state(self, state: str) -> None:
         await self._do(partial(self._file.write, "state", state))
 
-    async def changes(self) -> AsyncIterator[Change]:
+    async def changes(self) -> AsyncGenerator[Change, None]:
         await asyncio.Event().wait()  # there is nobody else
         yield Change()
 
@@ -141,7 +141,7 @@ class SqliteStore:
             raise
         if not finished:
             done.add_done_callback(_heard)
-            raise StoreError(f"{self._file.path}: the disk does not answer within {within:g} s")
+            raise StoreTimeout(f"{self._file.path}: the disk does not answer within {within:g} s")
         return done.result()
 
 
@@ -188,7 +188,9 @@ class _File:
         self._wall = now
         self._monotonic = monotonic
         self._db: sqlite3.Connection | None = None
-        self._inode = (0, 0)
+        self._wal = Path(f"{path}-wal")
+        self._inode: tuple[int, int] | None = None
+        self._wal_inode: tuple[int, int] | None = None
         self._generation = ""
         self._opened_at = (0.0, 0.0)
         self._try_at = -1.0
@@ -265,9 +267,8 @@ class _File:
     @contextlib.contextmanager
     def _used(self, *, anew: bool = False) -> Iterator[sqlite3.Connection]:
         if anew:
-            # First of all: SQLite removes the -wal of this name, which must not be the new file's.
-            self._close()
-            log.error("the decisions' file is gone, beginning a new one", path=str(self.path))
+            log.error("the decisions' file was removed or replaced, opening it anew", path=str(self.path))
+            self._leave()
         db = self._db or self._open()
         try:
             yield db
@@ -284,13 +285,15 @@ class _File:
                     db.execute("ROLLBACK")
 
     def _was_replaced(self) -> bool:
-        if self._db is None:
-            return False
-        try:
-            found = self.path.stat()
-        except OSError:
-            return True
-        return (found.st_dev, found.st_ino) != self._inode
+        return self._db is not None and _inode(self.path) != self._inode
+
+    def _leave(self) -> None:
+        """Close a file that is no longer where it was. SQLite leaves its -wal behind, and would add it to the next."""
+        self._close()
+        if _inode(self._wal) == self._wal_inode:
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    Path(f"{self.path}{suffix}").unlink()
 
     def _open(self) -> sqlite3.Connection:
         if self._monotonic() < self._try_at:
@@ -314,21 +317,21 @@ class _File:
         # Made by us and not by SQLite, which would let everybody read what fires here.
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            found = os.fstat(handle)
-            if found.st_mode & 0o077:
+            if os.fstat(handle).st_mode & 0o077:
                 os.fchmod(handle, 0o600)
         finally:
             os.close(handle)
         db = self._db = sqlite3.connect(self.path, timeout=_LOCKED, isolation_level=None)
-        self._inode = (found.st_dev, found.st_ino)
+        self._inode = _inode(self.path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         self._migrate(db)
         (self._generation,) = db.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
+        self._wal_inode = _inode(self._wal)
         self._opened_at = self._wall(), self._monotonic()
         self._sweep_at = self._monotonic() + AT_LEAST
-        # What fired while nobody looked gets the time to be seen again, by whatever the clock shows now. On a full disk
-        # it is still loaded.
+        # What fired while nobody looked gets the time to be seen again, by whatever the clock shows now. Where the disk
+        # has no room for this, `slice` still says so.
         with contextlib.suppress(sqlite3.OperationalError):
             now = self._opened_at[0]
             db.execute(
@@ -400,6 +403,14 @@ def _row(kept: Kept, now: float) -> tuple[Any, ...]:
     labels, annotations = written(decision.labels), written(decision.annotations)
     until = now + min(kept.left, AT_MOST)
     return decision.identity, kept.life, labels, annotations, until, kept.resolved_at, kept.fires_until, kept.original
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _code(exc: sqlite3.Error) -> int:

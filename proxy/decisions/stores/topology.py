@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.connection import Connection as TcpConnection
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError, ResponseError
 
-Command = Sequence[bytes | str | int | float]
+Command = tuple[bytes | str | int, ...]
 Address = tuple[str, int]
 
 SLOTS: Final = 16384
@@ -82,7 +83,9 @@ class Server:
             if connection.is_connected and await _stale(connection):
                 await connection.disconnect(nowait=True)
             await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_packed_command(connection.pack_commands(commands))
+            # In C: it is on the alerts' way, and redis-py's own takes five times as long.
+            packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
+            await connection.send_packed_command(packed)
             return [await _answer(connection) for _ in commands]
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -97,7 +100,7 @@ class Server:
 
     async def ask_time(self) -> None:
         """Learn what its clock shows."""
-        (told,) = await self.ask([[b"TIME"]])
+        (told,) = await self.ask([(b"TIME",)])
         if isinstance(told, ResponseError):
             raise told
         self.clock.told(shown(told), asyncio.get_running_loop().time())
@@ -221,7 +224,7 @@ class Sentinels(Topology):
         self._service = service
 
     async def _find(self) -> Layout:
-        answers = await _heard(self._sentinels, [b"SENTINEL", b"MASTER", self._service], SECOND_OPINION)
+        answers = await _heard(self._sentinels, (b"SENTINEL", b"MASTER", self._service), SECOND_OPINION)
         known = [dict(zip(answer[::2], answer[1::2], strict=True)) for _, answer in answers]
         # The Sentinel that led the last failover gave it the highest number.
         latest = max(known, key=lambda master: int(master[b"config-epoch"]))
@@ -237,7 +240,7 @@ class Cluster(Topology):
     """The primaries of a Redis Cluster."""
 
     async def _find(self) -> Layout:
-        (told_by, ranges), *_ = await _heard(list(self._servers.values()), [b"CLUSTER", b"SLOTS"], 0)
+        (told_by, ranges), *_ = await _heard(list(self._servers.values()), (b"CLUSTER", b"SLOTS"), 0)
         slots: list[Server | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in ranges:
             # No host: that of whom we asked.
