@@ -59,6 +59,13 @@ class Metrics:
             ["stage"],
             registry=registry,
         )
+        self.reposts = Counter(
+            "aiproxy_reposts_total",
+            "Alerts whose text came late and was to be posted while their first notification was being gathered, by "
+            "outcome.",
+            ["outcome"],
+            registry=registry,
+        )
         self.upstream_retries = Counter(
             "aiproxy_upstream_retries_total",
             "Repeated attempts to reach Alertmanager, by cause.",
@@ -155,6 +162,10 @@ class Metrics:
     def fault(self, stage: str) -> None:
         """A bug of ours cost an alert, or a batch, what would have been added."""
         self.faults.labels(stage).inc()
+
+    def reposted(self, outcome: str) -> None:
+        """Text that came late was posted, or was not."""
+        self.reposts.labels(outcome).inc()
 
     def asked(self, outcome: str, seconds: float) -> None:
         """A call of the model ended."""

@@ -10,3 +10,8 @@ from fakes import FakeAlertmanager, fake_alertmanager
 async def alertmanager() -> AsyncIterator[FakeAlertmanager]:
     async with fake_alertmanager() as server:
         yield server
+
+
+@pytest.fixture
+def a_directory_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)

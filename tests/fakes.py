@@ -216,14 +216,14 @@ async def fake_alertmanager(**options: Any) -> AsyncIterator[FakeAlertmanager]:
         await server.stop()
 
 
-def settings(alertmanager: str, **flags: str) -> Settings:
+def settings(alertmanager: str, **flags: str | list[str]) -> Settings:
     """Settings for a proxy on free ports of loopback; `enrichment__mode="enriched"` is `enrichment.mode`."""
     given = {
         "web.listen_address": ["127.0.0.1:0"],
         "web.admin_listen_address": ["127.0.0.1:0"],
         "alertmanager.url": [alertmanager],
         "store.url": ["memory:"],
-        **{name.replace("__", "."): [value] for name, value in flags.items()},
+        **{name.replace("__", "."): [value] if isinstance(value, str) else value for name, value in flags.items()},
     }
     return config.load(environ={}, flags=given).settings
 

@@ -12,8 +12,9 @@ from aiohttp import ClientSession
 from fakes import FakeModel, body, exchange, post, posted, settings, status_of
 
 from proxy import app
+from proxy.app import sockets
 from proxy.config import Address
-from proxy.decisions import living
+from proxy.decisions import keeper, living
 
 
 async def get(port, path):
@@ -90,7 +91,7 @@ async def test_a_stop_answers_what_has_come_in(alertmanager):
 
 
 async def test_decisions_end_when_their_alerts_have(alertmanager, monkeypatch):
-    monkeypatch.setattr(app, "EXPIRE_EVERY", 0.02)
+    monkeypatch.setattr(keeper, "SWEEP", 0.02)
     monkeypatch.setattr(living, "AFTER_LAST_SIGN", timedelta(seconds=0.3))
     async with app.build(settings(alertmanager.url, enrichment__mode="enriched")) as running:
         await exchange(running.data_port, post(body(posted(ends=0.1))))
@@ -115,7 +116,7 @@ async def test_no_task_outlives_the_proxy(alertmanager):
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("", False), ("0.0.0.0", False), ("10.0.0.1", False)],
 )
 def test_only_loopback_is_loopback(host, loopback):
-    assert app._is_loopback(Address(host, 1)) is loopback
+    assert sockets.is_loopback(Address(host, 1)) is loopback
 
 
 def test_the_serving_process_never_imports_litellm():

@@ -5,6 +5,7 @@ The composition root hands settings on: a value that it drops, or hands to the w
 
 import asyncio
 import contextlib
+import json
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from aiohttp import ClientSession
 from fake_provider import FakeProvider, Hang, Slow, Status
 from fake_provider import verdict as provided
 from fakes import (
+    FakeAlertmanager,
     FakeModel,
     answer,
     body,
@@ -20,11 +22,13 @@ from fakes import (
     post,
     posted,
     settings,
+    stamp,
     status_of,
     verdict,
 )
 
 from proxy import app, config
+from proxy.app import composition
 from proxy.classification import prompts
 from proxy.classification.classification import Severity
 from proxy.config import Settings
@@ -37,6 +41,7 @@ def with_secrets(alertmanager, environ, **flags):
         "web.listen_address": "127.0.0.1:0",
         "web.admin_listen_address": "127.0.0.1:0",
         "alertmanager.url": alertmanager.url,
+        "store.url": "memory:",
         **{name.replace("__", "."): value for name, value in flags.items()},
     }
     return config.load(environ=environ, flags={name: [value] for name, value in given.items()}).settings
@@ -59,6 +64,14 @@ class Proxy:
         url = f"http://127.0.0.1:{self.running.admin_port}{path}"
         async with ClientSession() as client, client.get(url, headers=headers) as answered:
             return answered.status, await answered.text()
+
+    async def switch(self, mode):
+        url = f"http://127.0.0.1:{self.running.admin_port}/enrichment/mode"
+        async with ClientSession() as client, client.post(url, json={"mode": mode}) as answered:
+            assert answered.status == 200
+
+    async def status(self):
+        return json.loads((await self.get("/api/v1/status"))[1])
 
     async def metrics(self, prefix):
         """The series whose names begin with `prefix`, without buckets, as {series: value}."""
@@ -116,6 +129,39 @@ async def names_added_to_a_lab(proxy):
     return " ".join(sorted((await proxy.post(posted(team="lab")))[0]))
 
 
+async def names_added_to_one_of_the_databases(proxy):
+    return " ".join(sorted((await proxy.post(posted(team="db")))[0]))
+
+
+async def how_many_of_a_hundred_are_labelled(proxy):
+    await proxy.post(*(posted(f"A{n}") for n in range(100)))
+    return sum("ai_severity" in alert["labels"] for alert in proxy.alertmanager.posts[-1].alerts)
+
+
+async def whether_all_of_one_name_are_treated_alike(proxy):
+    await proxy.post(*(posted(pod=str(n)) for n in range(100)))
+    return sum("ai_severity" in alert["labels"] for alert in proxy.alertmanager.posts[-1].alerts) in {0, 100}
+
+
+async def names_added_after_a_thousand_others(proxy):
+    await proxy.post(*(posted(pod=str(n)) for n in range(1000)))
+    return await names_added(proxy)
+
+
+async def names_found_again_after_labels_were_renamed(proxy):
+    alert = posted(begun=-60)
+    old = {"old_severity": "noise", "old_category": "security"}
+    proxy.alertmanager.held = [{**alert, "labels": alert["labels"] | old, "updatedAt": stamp()}]
+    await proxy.switch("transparent")
+    await proxy.switch("enriched")
+    return " ".join(sorted((await proxy.post(alert))[0]))
+
+
+async def whose_labels_they_are(proxy):
+    await proxy.reaches("aiproxy_recovery_last_success", 1)
+    return (await proxy.status())["labels_by_rules"]
+
+
 async def names_added_without_a_verdict(proxy):
     proxy.model.answers = [ClassifierRejected("x")]
     return " ".join(sorted((await proxy.post(posted()))[0]))
@@ -126,6 +172,8 @@ async def mode_in_the_metrics(proxy):
 
 
 BOTH = "ai_category ai_severity"
+OLD = ["old_category", "old_severity"]
+SEVERAL = "there may be several proxies, and they share no store"
 
 
 @pytest.mark.parametrize(
@@ -149,6 +197,23 @@ BOTH = "ai_category ai_severity"
         (names_added_to_a_watchdog, "enrichment.skip", "team=lab", BOTH),
         (names_added_to_a_lab, None, None, BOTH),
         (names_added_to_a_lab, "enrichment.skip", "team=lab", ""),
+        (names_added_to_a_lab, "enrichment.canary.matchers", "team=db", ""),
+        (names_added_to_one_of_the_databases, "enrichment.canary.matchers", "team=db", BOTH),
+        (how_many_of_a_hundred_are_labelled, None, None, 100),
+        (how_many_of_a_hundred_are_labelled, "enrichment.canary.percent", "0", 0),
+        (how_many_of_a_hundred_are_labelled, "enrichment.canary.percent", "10", 10),
+        (whether_all_of_one_name_are_treated_alike, "enrichment.canary.percent", "50", True),
+        (names_added_after_a_thousand_others, None, None, f"{BOTH} ai_summary"),
+        (names_added_after_a_thousand_others, "store.max_decisions", "1000", ""),
+        (names_found_again_after_labels_were_renamed, None, None, ""),
+        (
+            names_found_again_after_labels_were_renamed,
+            "enrichment.former_labels",
+            ["old_severity", "old_category"],
+            "old_category old_severity",
+        ),
+        (whose_labels_they_are, None, None, ""),
+        (whose_labels_they_are, "alertmanager.replicas", "2", SEVERAL),
         (names_added_without_a_verdict, None, None, BOTH),
         (names_added_without_a_verdict, "llm.enable_fallback", "false", ""),
         (mode_in_the_metrics, None, None, 1),
@@ -160,6 +225,43 @@ async def test_a_setting_changes_what_the_proxy_does(alertmanager, proxy_with, p
     flags = {"enrichment__mode": "enriched"} | ({key.replace(".", "__"): value} if key else {})
     proxy = await proxy_with(settings(alertmanager.url, **flags), FakeModel([verdict(Severity.NOISE)]))
     assert await probe(proxy) == seen
+
+
+async def test_by_identity_alerts_of_one_name_are_drawn_one_by_one(alertmanager, proxy_with):
+    given = {"enrichment__canary__percent": "50", "enrichment__canary__by": "identity"}
+    proxy = await proxy_with(settings(alertmanager.url, enrichment__mode="enriched", **given))
+    assert not await whether_all_of_one_name_are_treated_alike(proxy)
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "header"),
+    [
+        pytest.param({}, {}, None, id="none"),
+        pytest.param({"ALERTMANAGER_AUTHORIZATION_CREDENTIALS": "s3cret"}, {}, "Bearer s3cret", id="a token"),
+        pytest.param(
+            {"ALERTMANAGER_BASIC_AUTH_PASSWORD": "s3cret"},
+            {"alertmanager__basic_auth__username": "ada"},
+            "Basic YWRhOnMzY3JldA==",
+            id="a user",
+        ),
+    ],
+)
+async def test_the_proxys_own_questions_carry_its_credentials_and_nothing_that_is_forwarded_does(
+    alertmanager, proxy_with, monkeypatch, environ, flags, header
+):
+    asked = []
+    read = FakeAlertmanager._read
+
+    async def kept(self, reader):
+        request = await read(self, reader)
+        asked.append((request.line.split(" ")[0], request.header("Authorization")))
+        return request
+
+    monkeypatch.setattr(FakeAlertmanager, "_read", kept)
+    proxy = await proxy_with(with_secrets(alertmanager, environ, **flags))
+    await proxy.reaches("aiproxy_recovery_last_success", 1)
+    await proxy.post(posted())
+    assert set(asked) == {("GET", header), ("POST", None)}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +277,7 @@ async def test_an_answer_is_used_for_the_same_model_and_the_same_prompt(
     alertmanager, proxy_with, monkeypatch, changed, asked
 ):
     shared = {}
-    monkeypatch.setattr(app, "_class_cache", lambda _: shared)
+    monkeypatch.setattr(composition, "_class_cache", lambda _: shared)
     model = FakeModel()
     for flags in ({}, changed):
         if flags == "prompt":
@@ -336,9 +438,15 @@ async def test_a_model_that_is_off_is_not_usable(alertmanager, proxy_with):
 async def test_decisions_are_counted(alertmanager, proxy_with):
     proxy = await proxy_with(settings(alertmanager.url, enrichment__mode="enriched"))
     await proxy.post(posted(), posted("Old", begun=-60), posted("Watchdog"))
-    assert await proxy.metrics("aiproxy_decisions") == {"aiproxy_decisions_living": 3, "aiproxy_decisions_labelled": 1}
-    status = (await proxy.get("/api/v1/status"))[1]
-    assert '"decisions": {"living": 3, "labelled": 1, "bare": 2}' in status
+    await proxy.reaches("aiproxy_decisions_unkept", 0)
+    assert await proxy.metrics("aiproxy_decisions") == {
+        "aiproxy_decisions_living": 3,
+        "aiproxy_decisions_labelled": 1,
+        "aiproxy_decisions_bare": 2,
+        "aiproxy_decisions_unkept": 0,
+    }
+    counted = (await proxy.status())["decisions"]
+    assert counted == {"living": 3, "labelled": 1, "bare": 2, "handing_over": 0, "full": False}
 
 
 async def test_while_it_stops_it_is_not_ready_and_still_healthy(alertmanager):

@@ -5,57 +5,26 @@ testdata/config/*.good.yml load; *.bad.yml begin with the exact messages they le
 
 from __future__ import annotations
 
-import copy
-import logging
-import os
 import re
-import runpy
-import string
-from dataclasses import FrozenInstanceError, asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
 
 import pytest
+from configuring import CASES, KEY, load, problems
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import config
-from proxy.config import Address, Secret, kinds, sources
-from proxy.config.catalog import CATALOG, declared, tables
+from proxy.config import Address, sources
+from proxy.config.catalog import CATALOG
 from proxy.errors import ConfigError
-from proxy.policy import Mode, SeverityFloor
+from proxy.policy import SeverityFloor
 
-CASES = Path(__file__).parent / "testdata" / "config"
-REPOSITORY = Path(__file__).parent.parent
-KEY = "hunter2"
-"""The secret of all cases; it must never show."""
+pytestmark = pytest.mark.usefixtures("a_directory_of_its_own")
+BOTH = "alertmanager.authorization and alertmanager.basic_auth are both set"
 TOO_LONG = (
     "enrichment.budget ({}) must be shorter than alertmanager.timeout ({}), or no time is left to forward the alert"
 )
-
-
-def load(text: str | None = None, *, flags=(), **environ: str) -> config.Loaded:
-    """Load `text` as config.yaml; flags as pairs of key and value."""
-    file = None
-    if text is not None:
-        file = Path("config.yaml")
-        file.write_text(text, encoding="utf-8")
-    given: dict[str, list[str]] = {}
-    for key, value in flags:
-        given.setdefault(key, []).append(value)
-    return config.load(file, environ=environ, flags=given)
-
-
-def problems(text: str | None = None, *, flags=(), **environ: str) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load(text, flags=flags, **environ)
-    return list(caught.value.problems)
-
-
-@pytest.fixture(autouse=True)
-def _in_a_directory_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def case(path: Path) -> str:
@@ -100,7 +69,13 @@ def test_every_setting_can_be_given_in_the_file():
     settings = load((CASES / "everything.good.yml").read_text(encoding="utf-8")).settings
     assert config.masked(settings) == {
         "web": {"listen_address": "[::1]:0", "admin_listen_address": "0.0.0.0:19094", "admin_token": "<secret>"},
-        "alertmanager": {"url": "https://alertmanager.monitoring.svc:9093/alerts", "timeout": "9s500ms"},
+        "alertmanager": {
+            "url": "https://alertmanager.monitoring.svc:9093/alerts",
+            "timeout": "9s500ms",
+            "replicas": 3,
+            "basic_auth": {"username": "ada", "password": "<secret>"},
+            "authorization": {"credentials": ""},
+        },
         "enrichment": {
             "mode": "enriched",
             "budget": "1s500ms",
@@ -109,8 +84,19 @@ def test_every_setting_can_be_given_in_the_file():
             "severity_label": "triage_severity",
             "category_label": "triage_category",
             "annotation_prefix": "triage_",
+            "former_labels": ["ai_severity", "ai_category"],
+            "repost": False,
+            "canary": {"percent": 12.5, "by": "identity", "matchers": ["team=db", 'env="prod", zone=~"a,b"']},
         },
-        "store": {"url": "memory:"},
+        "storage": {"path": "/var/lib/alertmanager-ai-proxy"},
+        "store": {
+            "url": "rediss+sentinel://one:26379,[::1]:26379/mymaster/3",
+            "username": "proxy",
+            "password": "<secret>",
+            "timeout": "250ms",
+            "prefix": "aiproxy_eu",
+            "max_decisions": 5000000,
+        },
         "llm": {
             "enabled": True,
             "provider": "ollama",
@@ -128,6 +114,7 @@ def test_every_setting_can_be_given_in_the_file():
         "log": {"level": "debug", "format": "json"},
     }
     assert settings.web.admin_token.reveal() == "12345"
+    assert settings.alertmanager.basic_auth.password.reveal() == settings.store.password.reveal() == "67890"
     assert settings.web.listen_address == Address("::1", 0)
 
 
@@ -326,6 +313,42 @@ def test_a_timeout_longer_than_prometheus_waits_is_a_warning(timeout, warned):
     )
 
 
+@pytest.mark.parametrize(
+    ("replicas", "url", "warned"),
+    [
+        pytest.param("2", "sqlite:", True, id="two and a store for one"),
+        pytest.param("2", "memory:", True, id="two and no store"),
+        pytest.param("2", "redis://redis", False, id="two and one store"),
+        pytest.param("2", "rediss+sentinel://one/mymaster", False, id="two and one store of several"),
+        pytest.param("1", "sqlite:", False, id="one"),
+        pytest.param("auto", "sqlite:", False, id="nobody knows yet"),
+    ],
+)
+def test_several_proxies_without_a_shared_store_are_a_warning(replicas, url, warned):
+    loaded = load(flags=[("alertmanager.replicas", replicas), ("store.url", url)])
+    assert [w.partition(" all labels")[0] for w in loaded.warnings] == (
+        [f"--alertmanager.replicas: alertmanager.replicas is {replicas}, and store.url ({url}) is not shared:"]
+        if warned
+        else []
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ALERTMANAGER_BASIC_AUTH_USERNAME": "ada"},
+        {"ALERTMANAGER_BASIC_AUTH_PASSWORD": KEY},
+        {"ALERTMANAGER_BASIC_AUTH_USERNAME": "ada", "ALERTMANAGER_BASIC_AUTH_PASSWORD": KEY},
+    ],
+    ids=["a user", "a password", "both"],
+)
+def test_a_token_beside_a_user_is_one_too_many(given):
+    load(**given)
+    assert problems(ALERTMANAGER_AUTHORIZATION_CREDENTIALS=KEY, **given) == [
+        f"ALERTMANAGER_AUTHORIZATION_CREDENTIALS: {BOTH}, leave one out"
+    ]
+
+
 @pytest.mark.parametrize("level", ["off", "OFF", "false", '"off"', "'off'"])
 def test_a_floor_that_yaml_takes_for_a_boolean(level):
     settings = load(f"enrichment:\n  severity_floor: {level}\n").settings
@@ -385,309 +408,3 @@ def test_an_entry_that_becomes_empty_is_left_out():
     loaded = load('enrichment:\n  skip:\n    - ${NAME}\n    - a="1"\n')
     assert loaded.settings.enrichment.skip == ('a="1"',)
     assert loaded.warnings == ("config.yaml:3: enrichment.skip: variable NAME is not set, taken as empty",)
-
-
-# Secrets
-
-
-def test_a_secret_does_not_show():
-    secret = Secret(KEY)
-    shown = [str(secret), repr(secret), f"{secret}", f"{secret!r}", "%s" % secret, "{:>10}".format(secret)]  # noqa: UP031, UP032 each has its own way to the text
-    assert [text.strip() for text in shown] == ["<secret>"] * len(shown)
-    assert secret.reveal() == KEY
-    assert copy.deepcopy(secret) == secret != Secret("other")
-    assert (bool(secret), bool(Secret())) == (True, False)
-
-
-def test_secrets_never_show(caplog):
-    loaded = load(LLM_API_KEY=KEY, WEB_ADMIN_TOKEN=KEY)
-    assert loaded.settings.llm.api_key.reveal() == loaded.settings.web.admin_token.reveal() == KEY
-    logging.getLogger().warning("%s %r %s", loaded, loaded.settings, loaded.settings.llm)
-    masked = config.masked(loaded.settings)
-    assert (masked["llm"]["api_key"], masked["web"]["admin_token"]) == ("<secret>", "<secret>")
-    assert KEY not in f"{caplog.text} {masked} {asdict(loaded.settings)}"
-
-
-def test_a_secret_is_no_flag():
-    (found,) = problems(flags=[("llm.api_key", KEY)])
-    assert found.startswith("--llm.api-key: a secret is never a flag")
-    assert found.endswith("use the variable LLM_API_KEY or --llm.api-key-file")
-    assert KEY not in found
-
-
-@pytest.mark.parametrize("name", ["llm.api_key", "web.admin_token"])
-def test_a_secret_comes_from_a_file(name):
-    Path("secret").write_text(f" {KEY} \r\n\n", encoding="utf-8")
-    section, _, key = name.partition(".")
-    variable = name.upper().replace(".", "_") + "_FILE"
-    for origin, loaded in {
-        "config.yaml:2": load(f"{section}:\n  {key}_file: secret\n"),
-        variable: load(**{variable: "secret"}),
-        f"--{name.replace('_', '-')}-file": load(flags=[(f"{name}_file", "secret")]),
-    }.items():
-        assert getattr(getattr(loaded.settings, section), key).reveal() == f" {KEY} "
-        assert loaded.origins[name] == loaded.origins[f"{name}_file"] == origin
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_line_end_after_a_secret_in_a_variable_does_not_count(end):
-    assert load(LLM_API_KEY=KEY + end).settings.llm.api_key.reveal() == KEY
-
-
-def test_a_secret_and_its_file_are_one_too_many():
-    Path("secret").write_text("other", encoding="utf-8")
-    assert problems("llm:\n  api_key: ${LLM_API_KEY}\n", LLM_API_KEY=KEY, LLM_API_KEY_FILE="secret") == [
-        "LLM_API_KEY_FILE: llm.api_key is given too (LLM_API_KEY), leave out one of the two"
-    ]
-
-
-def test_an_empty_secret_leaves_the_place_to_its_file():
-    Path("secret").write_text(KEY, encoding="utf-8")
-    for api_key in ("${LLM_API_KEY}", '""', ""):
-        loaded = load(f"llm:\n  api_key: {api_key}\n", LLM_API_KEY_FILE="secret")
-        assert loaded.settings.llm.api_key.reveal() == KEY
-
-
-def unreadable(kind: str) -> str:
-    match kind:
-        case "missing":
-            return KEY  # a key where its file's name belongs must not show either
-        case "empty":
-            Path("empty").write_text("\n", encoding="utf-8")
-        case "binary":
-            Path("binary").write_bytes(b"\xff" + KEY.encode())
-        case "directory":
-            Path("directory").mkdir()
-    return kind
-
-
-@pytest.mark.parametrize(
-    ("kind", "trouble"),
-    [
-        ("missing", "cannot read the file: No such file or directory"),
-        ("empty", "the file is empty"),
-        ("binary", "cannot read the file: it is not text"),
-        ("directory", "cannot read the file: Is a directory"),
-    ],
-)
-def test_a_secret_that_cannot_be_read(kind, trouble):
-    path = unreadable(kind)
-    loaded = load(LLM_API_KEY_FILE=path)
-    assert loaded.warnings == (f"LLM_API_KEY_FILE: {trouble}; llm.api_key stays empty",)
-    assert not loaded.settings.llm.api_key
-    assert problems(WEB_ADMIN_TOKEN_FILE=path) == [f"WEB_ADMIN_TOKEN_FILE: {trouble}"]
-
-
-def test_a_path_is_taken_as_it_stands(monkeypatch):
-    monkeypatch.setenv("HOME", os.fspath(Path.cwd()))
-    Path("secret").write_text(KEY, encoding="utf-8")
-    assert load(LLM_API_KEY_FILE="~/secret").warnings
-
-
-# Kinds of values
-
-
-@given(st.integers(min_value=1, max_value=10**12).map(lambda ms: timedelta(milliseconds=ms)))
-def test_a_shown_duration_reads_as_itself(value):
-    assert kinds.DurationKind().parse(config.format_duration(value)) == value
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("500ms", "500ms"),
-        ("90s", "1m30s"),
-        ("1h30m", "1h30m"),
-        ("24h", "24h"),
-        ("1d", "24h"),
-        ("48h", "2d"),
-        ("7d", "7d"),
-        ("1w", "7d"),
-        ("2d1ms", "2d1ms"),
-    ],
-)
-def test_durations(text, shown):
-    assert config.format_duration(kinds.DurationKind().parse(text)) == shown
-
-
-@pytest.mark.parametrize(
-    "text", ["", "s", "1h 30m", "30m1h", "1.5h", "1H", "1s1s", "1µs", "٣s", "9" * 13 + "s", "999999999999w"]
-)
-def test_what_is_no_duration(text):
-    with pytest.raises(ValueError, match="want for example 30s"):
-        kinds.DurationKind().parse(text)
-
-
-HOSTS = st.one_of(
-    st.just(""),
-    st.text(alphabet=string.ascii_letters + string.digits + ".-", min_size=1),
-    st.ip_addresses().map(str),
-)
-
-
-@given(HOSTS, st.integers(min_value=0, max_value=65535))
-def test_a_shown_address_reads_as_itself(host, port):
-    address = Address(host, port)
-    assert kinds.AddressKind().parse(str(address)) == address
-
-
-@pytest.mark.parametrize(
-    "text", ["", "19093", "::1:19093", "[::1]", "host:", "host:65536", "ho st:1", "[1.2.3.4]:1", "http://h:1"]
-)
-def test_what_is_no_address(text):
-    with pytest.raises(ValueError, match="want for example :19093"):
-        kinds.AddressKind().parse(text)
-
-
-@pytest.mark.parametrize("text", ["http://a", "https://a:1/b/c", "http://[::1]:9093", "HTTP://a_b.svc"])
-def test_urls(text):
-    assert kinds.UrlKind().parse(text) == text
-    assert kinds.UrlKind().parse(text + "/") == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a:9093",
-        "ftp://a",
-        "http://",
-        "http:///path",
-        "http://:9093",
-        "http://a:x",
-        "http://a:0",
-        "http://a:65536",
-        "http://[::1",
-        "http://a b",
-        "http://a\\b",
-        "http://u@a",
-        "http://u:hunter2@a",
-        "http://a?",
-        "http://a?k=hunter2",
-        "http://a#",
-        "redis://:hunter2@a",
-    ],
-)
-def test_what_is_no_url(text):
-    with pytest.raises(ValueError, match="want for example http") as caught:
-        kinds.UrlKind().parse(text)
-    assert KEY not in str(caught.value)
-
-
-@pytest.mark.parametrize("setting", CATALOG, ids=lambda setting: setting.key)
-def test_every_default_reads_as_itself(setting):
-    if setting.is_secret or setting.default is None:
-        assert not setting.default
-        return
-    texts = setting.show(setting.default)
-    values = [setting.kind.parse(text) for text in texts]
-    assert (tuple(values) if setting.is_list else values[0]) == setting.default
-
-
-def test_settings_do_not_change():
-    with pytest.raises(FrozenInstanceError):
-        config.Settings().llm.model = "other"
-
-
-# The catalogue
-
-
-class Breaker(kinds.Section):
-    """When to stop asking."""
-
-    max_failures: Annotated[int, kinds.Between(1, 9)] = 5
-    pause: kinds.Duration = timedelta(seconds=30)
-    token: Secret = Secret()
-
-
-class Model(kinds.Section):
-    """What is asked."""
-
-    breaker: Breaker = Breaker()
-
-
-class Root(kinds.Section):
-    model: Model = Model()
-
-
-class Odd(kinds.Section):
-    ratio: float = 0.5
-
-
-def test_sections_nest_to_any_depth():
-    known = {setting.key: setting for setting in declared(Root)}
-    assert {setting.key: (setting.variable, setting.flag) for setting in known.values()} == {
-        "model.breaker.max_failures": ("MODEL_BREAKER_MAX_FAILURES", "--model.breaker.max-failures"),
-        "model.breaker.pause": ("MODEL_BREAKER_PAUSE", "--model.breaker.pause"),
-        "model.breaker.token": ("MODEL_BREAKER_TOKEN", "--model.breaker.token"),
-        "model.breaker.token_file": ("MODEL_BREAKER_TOKEN_FILE", "--model.breaker.token-file"),
-    }
-    Path("config.yaml").write_text("model:\n  breaker:\n    pause: 1m\n    max_failuers: 3\n", encoding="utf-8")
-    report = sources.Report()
-    values, _ = sources.read(
-        known,
-        report,
-        Path("config.yaml"),
-        {"MODEL_BREAKER_MAX_FAILURES": "7"},
-        {"model.breaker.token": [KEY], "model.breaker.pause": ["2m"]},
-    )
-    assert sources.filled(Root, values).model.breaker == Breaker(max_failures=7, pause=timedelta(minutes=2))
-    assert [problem.partition(";")[0] for problem in report.problems] == [
-        "config.yaml:4: unknown key model.breaker.max_failuers",
-        "--model.breaker.token: a secret is never a flag, everybody can read those",
-    ]
-    outer, inner = tables(Root)
-    assert outer == "## model\n\nWhat is asked.\n"
-    assert inner.startswith("## model.breaker\n\nWhen to stop asking.\n\n| Key |")
-    assert inner.count("| `model.breaker.") == 4
-
-
-def test_a_field_that_nothing_can_read_is_noticed_at_once():
-    with pytest.raises(TypeError, match="no kind of setting reads"):
-        list(declared(Odd))
-
-
-def test_names_are_unique_and_follow_from_the_key():
-    for names in ([s.key for s in CATALOG], [s.variable for s in CATALOG], [s.flag for s in CATALOG]):
-        assert len(set(names)) == len(names)
-    by_key = {setting.key: setting for setting in CATALOG}
-    address = by_key["web.listen_address"]
-    assert (address.variable, address.flag) == ("WEB_LISTEN_ADDRESS", "--web.listen-address")
-    assert [setting.key for setting in CATALOG if not setting.description] == []
-
-
-def test_flags_describe_themselves():
-    flags = {flag.name: flag for flag in config.flags()}
-    model = flags["--llm.model"]
-    assert (model.key, model.default, model.metavar) == ("llm.model", "gpt-4o", "TEXT")
-    assert (model.is_bool, model.is_list, model.is_secret) == (False, False, False)
-    assert flags["--llm.enabled"].is_bool
-    assert flags["--enrichment.skip"].is_list
-    assert flags["--enrichment.mode"].metavar == "transparent|enriched|transparent_with_recommendations"
-    assert [flag.name for flag in flags.values() if flag.is_secret] == ["--web.admin-token", "--llm.api-key"]
-    assert flags["--llm.api-key-file"].metavar == "FILE"
-    assert all(flag.help and "`" not in flag.help for flag in flags.values())
-
-
-def test_a_list_default_can_be_given_as_the_variable():
-    (skip,) = (flag for flag in config.flags() if flag.key == "enrichment.skip")
-    assert load(ENRICHMENT_SKIP=skip.default).settings == config.Settings()
-
-
-def test_the_reference_page_is_current(capsys):
-    page = (REPOSITORY / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
-    assert page.endswith(config.reference()), "run `make docs`"
-    runpy.run_module("proxy.config", run_name="__main__")
-    assert capsys.readouterr().out == page, "run `make docs`"
-
-
-def test_the_reference_has_a_row_for_each_setting():
-    rows = [line for line in config.reference().splitlines() if line.startswith("| `")]
-    assert [re.split(r"`", row)[1] for row in rows] == [setting.key for setting in CATALOG]
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 7 for row in rows)
-
-
-def test_the_example_of_the_reference_page_loads():
-    page = (REPOSITORY / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert load(example, LLM_API_KEY=KEY).settings.enrichment.mode is Mode.ENRICHED

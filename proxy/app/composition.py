@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
@@ -55,12 +55,10 @@ from proxy.gateway.alertmanager import AlertmanagerClient
 from proxy.gateway.forwarder import Forwarder
 from proxy.gateway.listener import DataListener
 from proxy.gateway.pipeline import Pipeline
+from proxy.gateway.repost import Reposter
 from proxy.matchers import parse_matchers
 from proxy.policy import Mode
 from proxy.telemetry import Metrics
-
-if TYPE_CHECKING:
-    pass
 
 log = structlog.get_logger(__name__)
 
@@ -166,6 +164,23 @@ async def build(
                 return "" if reach.trusted else "the shared store is away, or has just come back"
             return "there may be several proxies, and they share no store" if watch.several else ""
 
+        forwarder = Forwarder(
+            keep_alive,
+            await stack.enter_async_context(session(keep_alive=False)),
+            url,
+            settings.alertmanager.timeout.total_seconds(),
+            on_retry=metrics.retried,
+        )
+        reposter: Reposter | None = None
+        if settings.enrichment.repost:
+            reposter = await stack.enter_async_context(
+                Reposter(
+                    # Transparent adds no text, not even to alerts that were sent before the switch.
+                    decision_of=lambda one: None if rollout.mode is Mode.TRANSPARENT else decider.decision(one),
+                    post=forwarder.send,
+                    on_outcome=metrics.reposted,
+                )
+            )
         decider = Decider(
             living=living,
             store=store,
@@ -175,6 +190,7 @@ async def build(
             names=names,
             on_fault=metrics.fault,
             by_rules=labels_by_rules,
+            on_text=_nobody if reposter is None else reposter.text_landed,
         )
         recovery = Recovery(
             alertmanager,
@@ -219,13 +235,7 @@ async def build(
             budget=budget,
             observer=metrics,
             others_label=lambda: heartbeat.others_label,
-        )
-        forwarder = Forwarder(
-            keep_alive,
-            await stack.enter_async_context(session(keep_alive=False)),
-            url,
-            settings.alertmanager.timeout.total_seconds(),
-            on_retry=metrics.retried,
+            on_resolved=_nobody if reposter is None else reposter.resolved,
         )
         listener = DataListener(
             forwarder,
@@ -233,6 +243,7 @@ async def build(
             prepare_within=budget + PREPARE_BEYOND_BUDGET,
             on_post=metrics.posted,
             on_fault=metrics.fault,
+            reposter=reposter,
         )
         metrics.mode.set_function(lambda: rollout.mode.number)
         metrics.decisions.set_function(lambda: len(living))
@@ -376,6 +387,10 @@ async def _reload_at(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]
             pass  # said already; the last good configuration holds
         except Exception:
             log.exception("a bug: the configuration was not read anew")
+
+
+def _nobody(_: object) -> None:
+    """Hear it for nobody."""
 
 
 def _background(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:

@@ -174,7 +174,7 @@ def masked(settings: Settings) -> dict[str, Any]:
         if setting.is_list:
             inner[name] = texts
         elif value is None or isinstance(value, bool | int | float):
-            inner[name] = value
+            inner[name] = value if not texts or texts[0] != "auto" else "auto"
         else:
             inner[name] = "".join(texts)
     return shown

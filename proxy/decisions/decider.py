@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -108,6 +108,10 @@ class Decider:
                 decided[alert.identity] = self._living.add(bare, alert, provisional=not recovered)
         return decided
 
+    def decision(self, identity: Identity) -> Decision | None:
+        """Return what holds for `identity` now; its text may be better than when it was decided."""
+        return self._living.decision(identity)
+
     def awaits_text(self, identity: Identity) -> bool:
         """Whether a call of the model is under way whose text will be added to what was decided."""
         return identity in self._awaited
@@ -140,7 +144,7 @@ class Decider:
     ) -> dict[Identity, Decision]:
         until = self._monotonic() + wait
         alerts = {alert.identity: alert for alert, _ in new}
-        held = await self._ask(list(alerts), wait)
+        held = await self._ask(alerts, wait)
         asked = [
             (alert, treatment)
             for alert, treatment in new
@@ -206,13 +210,12 @@ class Decider:
                 late[identity] = _Late(verdict.later, text)
         return fallback, late
 
-    async def _ask(self, identities: Collection[Identity], within: float) -> dict[Identity, Kept]:
+    async def _ask(self, alerts: Mapping[Identity, Alert], within: float) -> dict[Identity, Kept]:
         """Return what the store knows; nothing when it is this proxy's own, whose hot copy has it all."""
         if not self._store.shared:
             return {}
-        held = await self._reach.ask(lambda: self._store.get(identities), within) or {}
-        # A life that has ended here goes on for a proxy that has not seen its end; it is not ours any more.
-        return {i: kept for i, kept in held.items() if kept.life != self._living.ended_life(i)}
+        held = await self._reach.ask(lambda: self._store.get(alerts.keys()), within) or {}
+        return {identity: kept for identity, kept in held.items() if self._living.holds(kept, alerts[identity])}
 
     def _await_text(self, identity: Identity, late: _Late) -> None:
         self._awaited[identity] = self._awaited.get(identity, 0) + 1

@@ -123,7 +123,7 @@ class Keeper:
             if winner.decision.labels == kept.decision.labels:
                 self._living.kept(kept, winner.life)
             else:
-                self._living.hand_over(winner)
+                self._living.hand_over(kept, winner)
                 handed_over += 1
         if handed_over:
             self._on_handover(handed_over)

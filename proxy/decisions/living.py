@@ -42,7 +42,8 @@ class _Entry:
     until: float
     """On the monotonic clock, in seconds: a jump of the wall clock ends no decision."""
     begun: float | None = None
-    """The startsAt that was seen last, in seconds since 1970, as all times of the sender's."""
+    """The latest startsAt that was seen, in seconds since 1970, as all times of the sender's. Two Prometheus that send
+    one alert each have their own."""
     resolved_at: float | None = None
     """The endsAt of the resolve that was seen last; None while it fires."""
     fires_until: float | None = None
@@ -86,7 +87,7 @@ class Living:
         self._monotonic = monotonic
         self._now = now
         self._entries: dict[Identity, _Entry] = {}
-        self._overflow = Overflow(10 * capacity, AFTER_LAST_SIGN.total_seconds(), monotonic)
+        self._overflow = Overflow(10 * capacity, AFTER_LAST_SIGN.total_seconds(), monotonic, now)
         self._labelled = 0
         self._texts: LRUCache[tuple[tuple[str, str], ...], LabelSet] = LRUCache(SHARED_TEXTS)
         self._provisional: set[Identity] = set()
@@ -134,11 +135,16 @@ class Living:
             self._drop(alert.identity)
             return None
         if self._fires_anew(alert, entry):
-            self._ended[alert.identity] = entry.life
+            self._ended[alert.identity] = entry.replaces or entry.life  # the one that the store still holds
             self._drop(alert.identity)
             return None
         self._sight(entry, alert)
         return entry.decision
+
+    def decision(self, identity: Identity) -> Decision | None:
+        """Return the decision on `identity` as it is now, without counting it as a sign of life."""
+        entry = self._entries.get(identity)
+        return entry.decision if entry is not None else None
 
     def resolve_is_news(self, alert: Alert) -> bool:
         """Whether `alert`, which has just arrived, ends something that was not known to be over.
@@ -155,9 +161,14 @@ class Living:
         entry.replaces = self._ended.get(decision.identity, 0)
         return self._kept(entry)
 
-    def ended_life(self, identity: Identity) -> int:
-        """Return the life whose decision no longer holds for this alert, which fires anew; 0: there is none."""
-        return self._ended.get(identity, 0)
+    def holds(self, kept: Kept, alert: Alert) -> bool:
+        """Return whether what the store holds is for the life that `alert` has now, and not for one that ended."""
+        if self._ended.get(alert.identity) == kept.life:
+            return False
+        if self._fires_anew(alert, kept):
+            self._ended[alert.identity] = kept.life
+            return False
+        return True
 
     def add(self, held: Kept, alert: Alert, *, provisional: bool = False, kept: bool = False) -> Decision:
         """Take up a decision unless there is one already; return the one that holds. The first one wins.
@@ -168,16 +179,19 @@ class Living:
         if (entry := self._entries.get(identity)) is not None:
             self._sight(entry, alert)
             return entry.decision
+        if self._overflow.seen(identity):
+            return Decision(identity)
         if self.full and not held.decision.labels and not held.decision.annotations:
             self._overflow.add(identity)
             return held.decision
         entry = self._enter(held)
         self._sight(entry, alert)
         self._ended.pop(identity, None)
+        self.handed_over(identity, [held.decision.labels])
         if provisional:
             self._provisional.add(identity)
         if kept:
-            entry.kept_until = entry.until
+            entry.kept_until = self._monotonic() + held.left - STALE
         else:
             self._note(identity)
         return entry.decision
@@ -191,7 +205,7 @@ class Living:
             self._enter(replace(held, left=max(held.left, LOADED)))
         entry = self._entries[identity]
         if entry.decision.labels == held.decision.labels:
-            entry.life, entry.kept_until = held.life, self._monotonic() + held.left
+            entry.life, entry.kept_until = held.life, self._monotonic() + held.left - STALE
             self._loaded.add(identity)
 
     def before_start(self, identity: Identity) -> LabelSet | None:
@@ -211,9 +225,9 @@ class Living:
             self._loaded.discard(decision.identity)
             if entry.decision.labels != decision.labels:
                 self._correct(entry, decision)
-        self.add(self.candidate(decision, alert), alert)
+        holds = self.add(self.candidate(decision, alert), alert)
         entry = self._entries.get(decision.identity)
-        return self._kept(entry) if entry is not None else self.candidate(decision, alert)
+        return self._kept(entry) if entry is not None else self.candidate(holds, alert)
 
     def settle(self) -> None:
         """What Alertmanager holds is known: from now on everything stands."""
@@ -221,22 +235,27 @@ class Living:
         self._loaded.clear()
 
     def improve(self, identity: Identity, better: Callable[[Decision], Decision]) -> bool:
-        """Replace the annotations of a decision by those of `better(decision)`; return whether it still lives."""
+        """Replace the annotations of a decision by those of `better(decision)`; return whether they differ."""
         entry = self._entries.get(identity)
         if entry is None:
             return False
         improved = better(entry.decision)
+        if improved == entry.decision:
+            return False
         if improved.labels != entry.decision.labels:
             raise ValueError("labels of a living alert never change")
         entry.decision = self._shared(improved)
         self._note(identity)
         return True
 
-    def hand_over(self, winner: Kept) -> None:
-        """Another proxy's claim came first: go on with its labels, and have the end of ours told to Alertmanager."""
+    def hand_over(self, told: Kept, winner: Kept) -> None:
+        """Another proxy's claim came before ours, which the store was `told`: go on with its labels.
+
+        The end of ours is told to Alertmanager. A claim for a life that has ended meanwhile changes nothing.
+        """
         identity = winner.decision.identity
         entry = self._entries.get(identity)
-        if entry is None:
+        if entry is None or entry.life != told.life:
             return
         if entry.decision.labels != winner.decision.labels:
             self._ending(identity, entry.decision.labels)
@@ -252,9 +271,12 @@ class Living:
         entry = self._entries.get(identity)
         return tuple(labels for labels in pending[1] if entry is None or labels != entry.decision.labels)
 
-    def handed_over(self, identity: Identity) -> None:
-        """Alertmanager has been told."""
-        self._former.pop(identity, None)
+    def handed_over(self, identity: Identity, ended: Sequence[LabelSet]) -> None:
+        """Alertmanager has been told the end of an alert under the labels `ended`."""
+        if pending := self._former.pop(identity, None):
+            until, former = pending
+            if left := tuple(labels for labels in former if labels not in ended):
+                self._former[identity] = until, left
 
     def forget(self, identity: Identity) -> bool:
         """Drop a decision because an operator says so; its labels are ended with the alert's next POST."""
@@ -386,20 +408,21 @@ class Living:
             annotations=self._texts.setdefault(tuple(decision.annotations.items()), decision.annotations),
         )
 
-    def _fires_anew(self, alert: Alert, entry: _Entry) -> bool:
-        if entry.resolved_at is None or alert.starts_at is None or alert.resolved(self._now()):
+    def _fires_anew(self, alert: Alert, before: _Entry | Kept) -> bool:
+        if before.resolved_at is None or alert.starts_at is None or alert.resolved(self._now()):
             return False
         begun = alert.starts_at.timestamp()
-        return begun > entry.resolved_at + REFIRE and (entry.fires_until is None or begun > entry.fires_until)
+        return begun > before.resolved_at + REFIRE and (before.fires_until is None or begun > before.fires_until)
 
     def _sight(self, entry: _Entry, alert: Alert) -> None:
         now = self._now()
         ends_in = alert.ends_at - now if alert.ends_at else timedelta()
         left = min(max(ends_in, timedelta()) + AFTER_LAST_SIGN, AT_MOST)
         entry.until = self._monotonic() + left.total_seconds()
-        was_resolved_at, was_begun = entry.resolved_at, entry.begun
+        was_resolved_at, had_begun = entry.resolved_at, entry.begun
         if alert.starts_at:
-            entry.begun = alert.starts_at.timestamp()
+            entry.begun = max(alert.starts_at.timestamp(), had_begun or 0.0)
+        begins_anew = had_begun is not None and had_begun != entry.begun
         ends_at = alert.ends_at.timestamp() if alert.ends_at else None
         if alert.resolved(now):
             entry.resolved_at = ends_at
@@ -407,7 +430,6 @@ class Living:
             entry.resolved_at = None
             if ends_at is not None and (entry.fires_until is None or ends_at > entry.fires_until):
                 entry.fires_until = ends_at
-        began_anew = was_begun is not None and was_begun != entry.begun
-        if entry.kept_until and (began_anew or was_resolved_at != entry.resolved_at):
+        if entry.kept_until and (begins_anew or was_resolved_at != entry.resolved_at):
             # Another life may have begun. Should another proxy have decided so, the store tells when it is told.
             self._note(entry.decision.identity)

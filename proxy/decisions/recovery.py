@@ -133,7 +133,15 @@ class Recovery:
         return spent
 
     async def _recover(self) -> None:
-        alerts, *_ = await asyncio.gather(self._alertmanager.alerts(), self._keeper.load(), self._watch.look())
+        # Each to its end: where Alertmanager refuses, what the store remembers must be known all the same.
+        alerts, *others = await asyncio.gather(
+            self._alertmanager.alerts(), self._keeper.load(), self._watch.look(), return_exceptions=True
+        )
+        if isinstance(alerts, BaseException):
+            raise alerts
+        for other in others:
+            if isinstance(other, BaseException):
+                raise other
         variants: dict[Identity, list[_Variant]] = {}
         for n, held in enumerate(alerts, 1):
             labels, ours, text = self._names.recognise(held.alert.labels, held.alert.annotations)

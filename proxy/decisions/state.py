@@ -63,9 +63,9 @@ class State:
             return cls(
                 int(found["revision"]),
                 _choice(choice) if choice else None,
-                datetime.fromisoformat(since) if since else None,
+                _time(since) if since else None,
             )
-        except (KeyError, TypeError, AttributeError, RecursionError) as exc:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise ValueError(f"no state of ours: {type(exc).__name__}") from exc
 
 
@@ -98,9 +98,16 @@ def _choice(found: Mapping[str, Any]) -> Choice:
     until, canary = found["until"], found["canary"]
     return Choice(
         Mode(found["mode"]),
-        datetime.fromisoformat(found["at"]),
+        _time(found["at"]),
         str(found["by"]),
         str(found["from"]),
-        datetime.fromisoformat(until) if until else None,
+        _time(until) if until else None,
         canary_read(canary, Canary()) if canary else None,
     )
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return time

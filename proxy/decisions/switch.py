@@ -143,21 +143,26 @@ class Switch:
         if state is None or state.revision < self._state.revision:
             await self._write_again()
         elif state != self._state:
-            was, self._state = self._rollout.mode, state
+            was, before = self._rollout.mode, self._state.choice
+            self._state = state
             await self.follow()
-            log.warning(
-                "mode switched elsewhere" if self.choice else "mode as configured",
-                mode=self._rollout.mode.value,
-                was=was.value,
-                by=self.choice.by if self.choice else None,
-                origin=self.choice.origin if self.choice else None,
-            )
+            if before != state.choice:
+                log.warning(
+                    "mode switched elsewhere" if self.choice else "mode as configured",
+                    mode=self._rollout.mode.value,
+                    was=was.value,
+                    by=self.choice.by if self.choice else None,
+                    origin=self.choice.origin if self.choice else None,
+                )
 
     async def follow(self) -> None:
         """Make the mode what it should be now."""
         async with self._applying:
             mode, canary = self._wanted()
             if mode is self._rollout.mode and canary == self._rollout.canary and not self._moved():
+                # Others may have ceased to label since we looked last.
+                if self._end_labelling():
+                    await self._write_again()
                 return
             if self._begins_to_label(mode):
                 await self._recovery.again()

@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from json import JSONDecoder
 from typing import Any, Final
 
@@ -170,8 +170,9 @@ def ended(batch: Batch, item: Item, alert: Alert, labels: LabelSet, now: datetim
     gone = json.loads(batch.text[item.start : item.end])
     gone["labels"] = {**alert.labels, **labels}
     end = max(now, alert.starts_at) if alert.starts_at else now
+    end += timedelta(microseconds=-end.microsecond % 1000)  # to milliseconds, and never to before the beginning
     gone["endsAt"] = end.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return item.end, "," + json.dumps(gone, separators=(",", ":"))
+    return item.end, "," + json.dumps(gone, separators=(",", ":"), allow_nan=False)
 
 
 def _is_utf8(body: bytes) -> bool:

@@ -90,9 +90,22 @@ class Forwarder:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._persist(request, body)
+                return await self._persist(target(request), to_send(request), body)
         except TimeoutError:
             raise UpstreamTimeout(f"Alertmanager has not answered within {self._timeout:g} s") from None
+
+    async def send(self, path: str, headers: CIMultiDict[str], body: bytes, deadline: float) -> int:
+        """Deliver alerts of our own account, once, and return the status; `path` and `headers` are an earlier POST's.
+
+        `deadline` is on the loop's clock. Raises UpstreamError or UpstreamTimeout, as `post_alerts` does.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                return (await self._attempt(self._session, path, headers, body)).status
+        except TimeoutError:
+            raise UpstreamTimeout("Alertmanager has not answered in time") from None
+        except aiohttp.ClientError as exc:
+            raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
 
     def deadline(self) -> float:
         """Return when a request whose last byte arrived just now must have been answered, on the loop's clock."""
@@ -104,14 +117,12 @@ class Forwarder:
         Raises UpstreamError or UpstreamTimeout when there is no answer at all. When it breaks off in the middle the
         connection is cut, since nothing else can tell the client that a part is missing.
         """
-        headers = end_to_end(request.headers)
-        headers.popall("Expect", None)
         response: Relayed | None = None
         try:
             async with self._session.request(
                 request.method,
                 URL(self._origin + target(request), encoded=True),
-                headers=headers,
+                headers=to_send(request),
                 data=_body(request, prefix) if request.body_exists else None,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=IDLE_ANSWER),
                 allow_redirects=False,
@@ -131,12 +142,12 @@ class Forwarder:
                 raise UpstreamTimeout(f"Alertmanager at {self._origin} does not answer") from None
             raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
 
-    async def _persist(self, request: web.BaseRequest, body: bytes) -> Answer:
+    async def _persist(self, path: str, headers: CIMultiDict[str], body: bytes) -> Answer:
         loop = asyncio.get_running_loop()
         session, forgiven = self._session, False
         while True:
             try:
-                answer = await self._attempt(session, request, body)
+                answer = await self._attempt(session, path, headers, body)
             except aiohttp.ClientError as exc:
                 session = self._fresh
                 dropped = not isinstance(exc, aiohttp.ClientConnectorError)
@@ -156,13 +167,14 @@ class Forwarder:
                 self._answered, self._failing_since = True, None
                 return answer
 
-    async def _attempt(self, session: aiohttp.ClientSession, request: web.BaseRequest, body: bytes) -> Answer:
-        headers = end_to_end(request.headers)
-        headers.popall("Expect", None)
-        headers["Content-Length"] = str(len(body))
+    async def _attempt(
+        self, session: aiohttp.ClientSession, path: str, headers: CIMultiDict[str], body: bytes
+    ) -> Answer:
+        sized = headers.copy()
+        sized["Content-Length"] = str(len(body))
         async with session.post(
-            URL(self._origin + target(request), encoded=True),
-            headers=headers,
+            URL(self._origin + path, encoded=True),
+            headers=sized,
             data=io.BytesIO(body) if len(body) > CHUNK else body,  # in pieces, so that nobody else has to wait for it
             timeout=aiohttp.ClientTimeout(total=None),
             allow_redirects=False,
@@ -182,6 +194,13 @@ def target(request: web.BaseRequest) -> str:
     rest = request.raw_path.partition("://")[2]
     begin = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     return "/" + rest[begin:].removeprefix("/")
+
+
+def to_send(request: web.BaseRequest) -> CIMultiDict[str]:
+    """Return the headers to send on. `Expect` is not: it was answered by us."""
+    headers = end_to_end(request.headers)
+    headers.popall("Expect", None)
+    return headers
 
 
 async def _body(request: web.BaseRequest, prefix: bytes) -> AsyncIterator[bytes]:

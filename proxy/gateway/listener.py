@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 import structlog
@@ -13,6 +14,7 @@ from aiohttp import web
 from proxy.errors import UpstreamError
 from proxy.gateway.forwarder import Forwarder, relayed, target
 from proxy.gateway.pipeline import Prepared
+from proxy.gateway.repost import Answered, Reposter
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,7 @@ class DataListener:
         prepare_within: float,
         on_post: Callable[[int], None],
         on_fault: Callable[[str], None],
+        reposter: Reposter | None = None,
         body_limit: int = BODY_LIMIT,
     ) -> None:
         self._forwarder = forwarder
@@ -48,6 +51,7 @@ class DataListener:
         self._prepare_within = prepare_within
         self._on_post = on_post
         self._on_fault = on_fault
+        self._reposter = reposter
         self._body_limit = body_limit
         self._in_flight = 0
         self._none_in_flight = asyncio.Event()
@@ -68,10 +72,15 @@ class DataListener:
             return web.Response(status=exc.status, text=f"alertmanager-ai-proxy: {exc}\n")
 
     async def drained(self, at_most: float) -> None:
-        """Wait until the POSTs of alerts that have begun to come in are answered, for `at_most` seconds."""
+        """Wait until the POSTs of alerts that have begun to come in are answered, for `at_most` seconds.
+
+        Nothing is posted again after it.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most):
                 await self._none_in_flight.wait()
+        if self._reposter is not None:
+            await self._reposter.close()
 
     async def _count(self, post: Awaitable[web.StreamResponse]) -> web.StreamResponse:
         self._in_flight += 1
@@ -93,21 +102,31 @@ class DataListener:
     async def _post_alerts(self, request: web.BaseRequest) -> web.StreamResponse:
         body, whole = await self._read(request)
         if not whole:
+            if self._reposter is not None:
+                self._reposter.forget()
             return await self._forwarder.stream(request, prefix=body)
         deadline = self._forwarder.deadline()
         prepared = await self._prepare(request, body)
-        answer = await self._forwarder.post_alerts(request, prepared.body, deadline)
-        if 400 <= answer.status < 500 and prepared.without_annotations is not None:
-            # Should our text be what it refuses, the alert is worth more. The labels stay: they are its identity.
-            with contextlib.suppress(UpstreamError):  # no second answer: the first one stands
-                answer = await self._forwarder.post_alerts(request, prepared.without_annotations(), deadline)
-        if 200 <= answer.status < 300:
-            prepared.taken()
+        async with self._passing(prepared, request) as answered:
+            begun = asyncio.get_running_loop().time()
+            answer = await self._forwarder.post_alerts(request, prepared.body, deadline)
+            answered(answer.status, asyncio.get_running_loop().time() - begun)
+            if 400 <= answer.status < 500 and prepared.without_annotations is not None:
+                # Should our text be what it refuses, the alert is worth more. The labels stay: they are its identity.
+                with contextlib.suppress(UpstreamError):  # no second answer: the first one stands
+                    answer = await self._forwarder.post_alerts(request, prepared.without_annotations(), deadline)
+            if 200 <= answer.status < 300:
+                prepared.taken()
         response = relayed(answer)
         with contextlib.suppress(ConnectionError):  # the sender has hung up, and Alertmanager has the alerts
             await response.prepare(request)
             await response.write_eof(answer.body)
         return response
+
+    def _passing(self, prepared: Prepared, request: web.BaseRequest) -> AbstractAsyncContextManager[Answered]:
+        if self._reposter is None:
+            return contextlib.nullcontext(lambda status, seconds: None)
+        return self._reposter.passing(prepared, request)
 
     async def _prepare(self, request: web.BaseRequest, body: bytes) -> Prepared:
         # Any other type is refused by Alertmanager (415). It ignores Content-Encoding: what is packed does not decode.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -20,6 +20,7 @@ from proxy.decisions.recovery import Recovery
 from proxy.decisions.rollout import Rollout
 from proxy.errors import DecodeError
 from proxy.gateway import alerts
+from proxy.gateway.repost import Sent
 from proxy.policy import Mode
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,12 @@ class Prepared:
     """What to send when Alertmanager refuses `body`; None when `body` has no annotations of ours."""
     taken: Callable[[], None] = lambda: None
     """To be called when Alertmanager has taken it."""
+    identities: Collection[Identity] = ()
+    """Of the alerts in it; empty when it was not read."""
+    awaiting: Sequence[Sent] = ()
+    """Those of them that fire, and that the model is still to say its text about."""
+    resolved: Collection[Identity] = ()
+    """Those that are over."""
 
 
 class Pipeline:
@@ -68,10 +75,12 @@ class Pipeline:
         budget: float,
         observer: Observer,
         others_label: Callable[[], bool] = lambda: False,
+        on_resolved: Callable[[Collection[Identity]], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`others_label`: whether other proxies of the same store may have labelled alerts that come here too."""
+        """`others_label` tells whether other proxies of the same store may have labelled alerts that come here too;
+        `on_resolved` is told which alerts are over as soon as they are read, before anything is waited for."""
         self._rollout = rollout
         self._decider = decider
         self._living = living
@@ -79,6 +88,7 @@ class Pipeline:
         self._budget = budget
         self._observer = observer
         self._others_label = others_label
+        self._on_resolved = on_resolved
         self._now = now
         self._monotonic = monotonic
 
@@ -97,16 +107,21 @@ class Pipeline:
         except DecodeError:
             self._observer.unread("not_understood")
             return Prepared(body)
+        read: list[tuple[alerts.Item, Alert]] = []
+        resolved: set[Identity] = set()
+        async for item in _breathing(batch.items):
+            if (alert := self._read(item)) is not None:
+                read.append((item, alert))
+                if alert.resolved(self._now()):
+                    resolved.add(alert.identity)
+        if resolved:
+            self._on_resolved(resolved)
         await self._recovery.settled(self._budget)
 
-        read: list[tuple[alerts.Item, Alert]] = []
         decided: dict[Identity, Decision] = {}
         new: dict[Identity, tuple[Alert, Treatment]] = {}
         resolves = False
-        async for item in _breathing(batch.items):
-            if (alert := self._read(item)) is None:
-                continue
-            read.append((item, alert))
+        async for item, alert in _breathing(read):
             resolves = resolves or self._living.resolve_is_news(alert)
             if (decision := self._known(alert)) is not None:
                 decided[alert.identity] = decision
@@ -123,21 +138,30 @@ class Pipeline:
         annotating = self._rollout.mode is not Mode.TRANSPARENT
         labels: list[alerts.Insertion] = []
         annotations: list[alerts.Insertion] = []
-        handed_over: list[Identity] = []
+        handed_over: dict[Identity, Sequence[LabelSet]] = {}
+        awaiting: list[Sent] = []
         async for item, alert in _breathing(read):
-            more = self._inject(item, alert, decided.get(alert.identity), annotating)
+            more = self._inject(item, alert, self._latest(decided.get(alert.identity)), annotating)
             labels += more.labels
             annotations += more.annotations
             if former := self._living.former(alert.identity):
                 labels += self._ending(batch, item, alert, former)
-                handed_over.append(alert.identity)
-        taken = partial(self._handed_over, handed_over)
+                handed_over[alert.identity] = former
+            if annotating and alert.identity not in resolved and self._decider.awaits_text(alert.identity):
+                awaiting.append(Sent(alert, batch.text[item.start : item.end]))
+        found = Prepared(
+            body,
+            taken=partial(self._handed_over, handed_over),
+            identities=decided.keys(),
+            awaiting=awaiting,
+            resolved=resolved,
+        )
         if not labels and not annotations:
-            return Prepared(body, taken=taken)
-        return Prepared(
-            alerts.encode(batch, labels + annotations),
-            partial(alerts.encode, batch, labels) if annotations else None,
-            taken,
+            return found
+        return replace(
+            found,
+            body=alerts.encode(batch, labels + annotations),
+            without_annotations=partial(alerts.encode, batch, labels) if annotations else None,
         )
 
     @property
@@ -176,6 +200,11 @@ class Pipeline:
             self._failed("select", alert)
             return Treatment.PLAIN
 
+    def _latest(self, decision: Decision | None) -> Decision | None:
+        """Return `decision` with the text that landed since it was looked up, while another alert was waited for."""
+        latest = self._decider.decision(decision.identity) if decision else None
+        return latest if latest and decision and latest.labels == decision.labels else decision
+
     def _inject(
         self, item: alerts.Item, alert: Alert, decision: Decision | None, annotating: bool
     ) -> alerts.Insertions:
@@ -204,9 +233,9 @@ class Pipeline:
             self._failed("handover", alert)
             return []
 
-    def _handed_over(self, identities: Sequence[Identity]) -> None:
-        for identity in identities:
-            self._living.handed_over(identity)
+    def _handed_over(self, ended: Mapping[Identity, Sequence[LabelSet]]) -> None:
+        for identity, labels in ended.items():
+            self._living.handed_over(identity, labels)
 
     async def _decode(self, body: bytes) -> alerts.Batch:
         if len(body) <= _LARGE:

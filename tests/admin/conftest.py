@@ -40,6 +40,9 @@ class Switch:
 
 @pytest.fixture
 async def admin(aiohttp_client):
+    async def reload():
+        """Tested with a configuration of its own."""
+
     async def make(*, token="", loopback=True, ready=True, error=None, store=None):
         switch = Switch(error)
         store = store or MemoryStore()
@@ -52,6 +55,7 @@ async def admin(aiohttp_client):
             directory=Directory(living, store, Reach(shared=store.shared, on_error=lambda: None)),
             ready=lambda: ready,
             status=lambda: {"version": "1"},
+            reload=reload,
             token=token,
             loopback=loopback,
         )

@@ -2,178 +2,127 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
+from deciding import Rooms, Verdicts, added, bare, firing, held, labelled, take_up
 from fakes import verdict
 
-from proxy.alert import Alert
-from proxy.classification.classification import Severity, Source
-from proxy.classification.service import Verdict
-from proxy.decisions.decider import Decider
-from proxy.decisions.decision import Decision, Names, Treatment
-from proxy.decisions.living import Living
+from proxy.classification.classification import Severity
+from proxy.decisions.decision import Treatment
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.errors import StoreError
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+def rooms_with(now=None, later=None, **options):
+    return Rooms(verdicts=Verdicts(now, later), **options)
 
 
-class Time:
-    def __init__(self):
-        self.monotonic = 1000.0
-        self.now = NOW
+async def test_an_alert_that_fires_anew_long_after_its_resolve_does_not_get_its_old_labels_from_the_store():
+    rooms = rooms_with(verdict(Severity.CRITICAL))
+    alert = firing(rooms.time)
+    assert (await rooms.decide(alert)).labels == added("critical")
+    await rooms.keep()
+    assert rooms.decider.known(replace(alert, ends_at=rooms.time.now)) is not None
 
-    def passes(self, **by):
-        self.monotonic += timedelta(**by).total_seconds()
-        self.now += timedelta(**by)
-
-
-class Verdicts:
-    """Says `now` of every alert, and that `later` may follow."""
-
-    def __init__(self, now=None, later=None):
-        self.now, self.later = now, later
-        self.asked = []
-        self.waits = []
-
-    async def classify(self, alerts, wait):
-        self.asked += alerts
-        self.waits.append(wait)
-        return [Verdict(self.now, self.later) for _ in alerts]
-
-    def by_rules(self, alerts):
-        return [Verdict(verdict(Severity.WARNING, source=Source.RULES)) for _ in alerts]
+    rooms.time.passes(minutes=16)
+    rooms.verdicts.now = verdict(Severity.INFO)
+    anew = firing(rooms.time, begun=rooms.time.now)
+    assert rooms.decider.known(anew) is None
+    assert (await rooms.decide(anew)).labels == added("info")
+    await rooms.keep()
+    assert (await rooms.store.get([anew.identity]))[anew.identity].decision.labels == added("info")
 
 
-@pytest.fixture
-def time():
-    return Time()
+async def test_what_is_restored_is_kept_in_the_store_and_known():
+    rooms = rooms_with(verdict())
+    alert = firing(rooms.time)
+    shown = labelled(alert, "noise")
+    await rooms.decider.restore([(alert, shown)])
+    assert await rooms.store.get([alert.identity]) == {}, "in a moment, with all the others"
+    await rooms.keep()
+    assert (await rooms.store.get([alert.identity]))[alert.identity].decision == shown
+    assert rooms.decider.known(alert) == shown
 
 
-@pytest.fixture
-def living(time):
-    return Living(monotonic=lambda: time.monotonic, now=lambda: time.now)
+async def test_what_was_decided_since_the_start_stands_when_another_is_restored():
+    rooms = rooms_with(verdict(Severity.CRITICAL))
+    alert = firing(rooms.time)
+    mine = await rooms.decide(alert)
+    await rooms.decider.restore([(alert, labelled(alert, "noise"))])
+    assert rooms.decider.known(alert) == mine
 
 
-@pytest.fixture
-def errors():
-    return []
+async def test_what_the_store_held_at_the_start_is_known_and_nobody_is_asked():
+    rooms = rooms_with(verdict())
+    alert = firing(rooms.time)
+    await rooms.store.claim([held(labelled(alert))])
+    await rooms.keeper.load()
+    assert rooms.decider.known(alert) == labelled(alert)
+    assert rooms.decider.before_start(alert.identity) == added("critical")
 
 
-@pytest.fixture
-def decider_with(living, errors):
-    def make(verdicts, store=None):
-        return Decider(
-            living=living,
-            store=store or MemoryStore(),
-            verdicts=verdicts,
-            names=Names(),
-            on_fault=lambda stage: pytest.fail(stage),
-            on_store_error=lambda: errors.append("store"),
-        )
+async def test_a_store_is_loaded_once_and_tried_again_where_it_was_away():
+    class Away(MemoryStore):
+        away, loads = True, 0
 
-    return make
+        async def load(self):
+            self.loads += 1
+            if self.away:
+                raise StoreError("gone")
+            yield [held(labelled(alert))]
 
-
-def firing(time, name="A"):
-    return Alert({"alertname": name}, starts_at=time.now, ends_at=time.now + timedelta(minutes=4))
-
-
-def labels(severity, category="performance"):
-    return {"ai_severity": severity, "ai_category": category}
+    rooms = rooms_with(store=Away())
+    alert = firing(rooms.time)
+    await rooms.keeper.load()
+    assert (rooms.errors, rooms.reach.up, rooms.decider.known(alert)) == (1, False, None)
+    rooms.store.away = False
+    for _ in range(2):
+        await rooms.keeper.load()
+    assert rooms.decider.known(alert) == labelled(alert)
+    assert rooms.store.loads == 2
 
 
-async def decided(decider, alert, treatment=Treatment.LABEL, wait=1.0):
-    return (await decider.decide([(alert, treatment)], wait))[alert.identity]
+async def test_a_store_of_this_proxy_alone_is_never_asked_on_the_alerts_way():
+    async def never(*_):
+        pytest.fail("asked")
+
+    rooms = rooms_with(verdict(Severity.CRITICAL))
+    rooms.store.get = rooms.store.claim = never
+    assert (await rooms.decide(firing(rooms.time))).labels == added("critical")
 
 
-async def test_an_alert_that_fires_anew_long_after_its_resolve_does_not_get_its_old_labels_from_the_store(
-    time, decider_with
-):
-    verdicts, store = Verdicts(verdict(Severity.CRITICAL)), MemoryStore()
-    decider = decider_with(verdicts, store)
-    alert = firing(time)
-    assert (await decided(decider, alert)).labels == labels("critical")
-    assert decider.known(replace(alert, ends_at=time.now)) is not None
-
-    time.passes(minutes=16)
-    verdicts.now = verdict(Severity.INFO)
-    anew = firing(time)
-    assert decider.known(anew) is None
-    assert (await decided(decider, anew)).labels == labels("info")
-    assert (await store.get([anew.identity]))[anew.identity].labels == labels("info")
+async def test_by_the_rules_the_labels_are_the_rules_and_the_text_is_the_models():
+    rooms = rooms_with(verdict(Severity.CRITICAL), by_rules=lambda: "several proxies share no store")
+    found = await rooms.decide(firing(rooms.time), wait=2.5)
+    assert found.labels == added("warning")
+    assert (found.annotations["ai_summary"], found.annotations["ai_source"]) == ("The model says so.", "rules")
+    assert rooms.verdicts.waits == [0], "text is worth no wait"
 
 
-async def test_what_has_ended_is_dropped_from_the_store(time, decider_with, living):
-    store = MemoryStore()
-    decider = decider_with(Verdicts(verdict()), store)
-    alert = firing(time)
-    await decided(decider, alert)
-    living.forget(alert.identity)
-    await decider.forget_ended()
-    assert dict(await store.get([alert.identity])) == {}
+async def test_by_the_rules_text_that_comes_late_is_added_to_the_rules_labels():
+    landed = asyncio.get_running_loop().create_future()
+    rooms = rooms_with(verdict(summary="By the rules."), landed, by_rules=lambda: "several")
+    alert = firing(rooms.time)
+    assert (await rooms.decide(alert)).labels == added("warning")
+    landed.set_result(verdict(Severity.CRITICAL, summary="Later."))
+    await asyncio.sleep(0)
+    assert rooms.decider.known(alert).annotations["ai_summary"] == "Later."
+    assert rooms.decider.known(alert).labels == added("warning")
 
 
-async def test_what_is_restored_is_claimed_in_the_store_and_known(time, decider_with):
-    store, verdicts = MemoryStore(), Verdicts(verdict())
-    decider = decider_with(verdicts, store)
-    alert = firing(time)
-    shown = Decision(alert.identity, labels("noise"))
-    await decider.restore([(alert, shown)])
-    assert dict(await store.get([alert.identity])) == {alert.identity: shown}
-    assert decider.known(alert) is shown
+async def test_recommendations_are_the_models_even_by_the_rules():
+    rooms = rooms_with(verdict(Severity.CRITICAL), by_rules=lambda: "several")
+    found = await rooms.decide(firing(rooms.time), Treatment.ANNOTATE)
+    assert (found.labels, found.annotations["ai_severity"]) == ({}, "critical")
 
 
-async def test_what_was_decided_since_the_start_stands_when_another_is_restored(time, decider_with):
-    decider = decider_with(Verdicts(verdict(Severity.CRITICAL)))
-    alert = firing(time)
-    mine = await decided(decider, alert)
-    await decider.restore([(alert, Decision(alert.identity, labels("noise")))])
-    assert decider.known(alert) == mine
-
-
-async def test_a_claim_that_another_writer_won_holds(time, decider_with):
-    alert = firing(time)
-    theirs = Decision(alert.identity, labels("critical", "security"))
-
-    class Raced(MemoryStore):
-        """Another proxy claims between our question and our claim."""
-
-        async def claim(self, new):
-            return {decision.identity: theirs for decision in new}
-
-    decider = decider_with(Verdicts(verdict(Severity.INFO)), Raced())
-    assert await decided(decider, alert) is theirs
-    assert decider.known(alert) is theirs
-
-
-async def test_what_the_store_knows_holds_and_nobody_is_asked(time, decider_with):
-    store, verdicts = MemoryStore(), Verdicts(verdict(Severity.INFO))
-    alert = firing(time)
-    theirs = Decision(alert.identity, labels("critical", "security"))
-    await store.claim([theirs])
-    assert await decided(decider_with(verdicts, store), alert) == theirs
-    assert verdicts.asked == []
-
-
-@pytest.mark.parametrize(
-    ("broken", "counted"), [("forget", 1), ("get", 1), ("claim", 1)], ids=["forgetting", "asking", "claiming"]
-)
-async def test_a_store_that_does_not_answer_is_counted_and_costs_no_label(
-    time, decider_with, living, errors, broken, counted
-):
-    async def down(*_):
-        raise StoreError("down")
-
-    store = MemoryStore()
-    decider = decider_with(Verdicts(verdict(Severity.CRITICAL)), store)
-    gone = firing(time, "Gone")
-    await decided(decider, gone)
-    living.forget(gone.identity)
-    setattr(store, broken, down)
-    assert (await decided(decider, firing(time))).labels == labels("critical")
-    assert len(errors) == counted
+async def test_beyond_the_capacity_an_alert_is_decided_bare_and_nobody_is_asked():
+    rooms = rooms_with(verdict(), capacity=1)
+    first, second = firing(rooms.time), firing(rooms.time, "B")
+    take_up(rooms.living, labelled(first), first)
+    assert await rooms.decide(second) == bare(second)
+    assert rooms.verdicts.asked == []
+    assert rooms.decider.known(second) == bare(second)
 
 
 @pytest.mark.parametrize(
@@ -183,27 +132,29 @@ async def test_a_store_that_does_not_answer_is_counted_and_costs_no_label(
         pytest.param(Treatment.ANNOTATE, [0], id="text is not"),
     ],
 )
-async def test_what_the_wait_is_for(time, decider_with, treatment, waits):
-    verdicts = Verdicts(verdict())
-    await decided(decider_with(verdicts), firing(time), treatment, wait=2.5)
-    assert verdicts.waits == waits
+async def test_what_the_wait_is_for(treatment, waits):
+    rooms = rooms_with(verdict())
+    await rooms.decide(firing(rooms.time), treatment, wait=2.5)
+    assert rooms.verdicts.waits == waits
 
 
-async def test_a_plain_alert_is_decided_bare_and_nobody_is_asked(time, decider_with):
-    verdicts = Verdicts(verdict())
-    alert = firing(time)
-    decider = decider_with(verdicts)
-    assert await decided(decider, alert, Treatment.PLAIN) == Decision(alert.identity)
-    assert decider.known(alert) == Decision(alert.identity)
-    assert verdicts.asked == []
+async def test_a_plain_alert_is_decided_bare_and_nobody_is_asked():
+    rooms = rooms_with(verdict())
+    alert = firing(rooms.time)
+    assert await rooms.decide(alert, Treatment.PLAIN) == bare(alert)
+    assert rooms.decider.known(alert) == bare(alert)
+    assert rooms.verdicts.asked == []
 
 
-async def test_before_recovery_the_rules_alone_are_asked(time, decider_with):
-    verdicts = Verdicts(verdict(Severity.CRITICAL))
-    alert = firing(time)
-    found = await decider_with(verdicts).decide([(alert, Treatment.LABEL)], 1, recovered=False)
-    assert found[alert.identity].labels == labels("warning")
-    assert verdicts.asked == []
+async def test_before_recovery_the_rules_alone_are_asked_and_provisionally():
+    rooms = rooms_with(verdict(Severity.CRITICAL))
+    alert = firing(rooms.time)
+    found = await rooms.decide(alert, recovered=False)
+    assert (found.labels, found.annotations["ai_summary"]) == (added("warning"), "The rules say so.")
+    assert rooms.verdicts.asked == []
+    assert rooms.decider.provisional(alert.identity) == found
+    await rooms.decider.restore([(alert, labelled(alert, "noise"))])
+    assert rooms.decider.known(alert) == labelled(alert, "noise")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +165,7 @@ async def test_before_recovery_the_rules_alone_are_asked(time, decider_with):
         pytest.param(Treatment.LABEL, verdict(summary="Rules."), "The model says so.", id="labelled text improves"),
     ],
 )
-async def test_the_text_of_a_late_verdict(time, decider_with, treatment, now, text):
+async def test_the_text_of_a_late_verdict(treatment, now, text):
     landed = asyncio.Event()
 
     async def later():
@@ -222,12 +173,66 @@ async def test_the_text_of_a_late_verdict(time, decider_with, treatment, now, te
         return verdict()
 
     task = asyncio.create_task(later())
-    decider = decider_with(Verdicts(now, task))
-    alert = firing(time)
-    before = await decided(decider, alert, treatment)
+    rooms = rooms_with(now, task)
+    alert = firing(rooms.time)
+    before = await rooms.decide(alert, treatment)
+    assert rooms.decider.awaits_text(alert.identity)
     landed.set()
     await task
     await asyncio.sleep(0)  # the callback of the task has its turn
-    after = decider.known(alert)
+    after = rooms.decider.known(alert)
+    assert not rooms.decider.awaits_text(alert.identity)
     assert after.labels == before.labels
     assert after.annotations.get("ai_summary") == text
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "failed"])
+async def test_a_late_verdict_that_never_comes_changes_nothing(ends):
+    bugs = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
+    later = asyncio.get_running_loop().create_future()
+    rooms = rooms_with(verdict(), later)
+    alert = firing(rooms.time)
+    before = await rooms.decide(alert)
+    if ends == "cancelled":
+        later.cancel()
+    else:
+        later.set_result(None)
+    await asyncio.sleep(0)
+    assert rooms.decider.known(alert) is before
+    assert (rooms.texts, rooms.decider.awaits_text(alert.identity), bugs) == ([], False, [])
+
+
+async def test_who_asks_for_late_texts_is_told_of_those_whose_alert_still_lives():
+    later = asyncio.get_running_loop().create_future()
+    rooms = rooms_with(verdict(), later)
+    alert, gone = firing(rooms.time), firing(rooms.time, "Gone")
+    await rooms.decide(alert)
+    await rooms.decide(gone)
+    rooms.living.forget(gone.identity)
+    later.set_result(verdict(summary="Later."))
+    await asyncio.sleep(0)
+    assert rooms.texts == [alert.identity]
+
+
+async def test_an_alert_that_brings_out_a_bug_goes_bare_and_its_neighbours_are_decided():
+    class Picky(Verdicts):
+        async def classify(self, alerts, wait):
+            if any(alert.name == "Bad" for alert in alerts):
+                raise ZeroDivisionError
+            return await super().classify(alerts, wait)
+
+    faults = []
+    rooms = Rooms(verdicts=Picky(verdict(Severity.CRITICAL)))
+    rooms.decider._on_fault = faults.append
+    alerts = [firing(rooms.time, name) for name in ("Good", "Bad", "Fine")]
+    found = await rooms.decider.decide([(alert, Treatment.LABEL) for alert in alerts], 1)
+    assert [found[alert.identity].labels for alert in alerts] == [added("critical"), {}, added("critical")]
+    assert (faults, rooms.verdicts.waits) == (["decide"], [0, 0])
+    assert rooms.decider.known(alerts[1]) == bare(alerts[1])
+
+
+async def test_nothing_new_asks_nobody():
+    rooms = rooms_with()
+    assert await rooms.decider.decide([], 1) == {}
+    assert rooms.verdicts.waits == []

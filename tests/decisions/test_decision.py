@@ -73,3 +73,30 @@ def test_what_was_added_is_known_again(names, severity):
 def test_labels_of_that_name_that_cannot_be_ours_are_the_senders(labels):
     original, ours, _ = NAMES.recognise({"alertname": "A", **labels}, {})
     assert (original, ours) == ({"alertname": "A", **labels}, {})
+
+
+RENAMED = Names("sev", "cat", former=("ai_severity", "old_sev", "ai_category"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "ours"),
+    [
+        pytest.param({"sev": "info", "cat": "other"}, {"sev", "cat"}, id="the names of today"),
+        pytest.param({"ai_severity": "info", "ai_category": "other"}, {"ai_severity", "ai_category"}, id="former ones"),
+        pytest.param({"old_sev": "info", "ai_category": "other"}, {"old_sev", "ai_category"}, id="older ones"),
+        pytest.param({"old_sev": "info", "cat": "other"}, {"old_sev", "cat"}, id="one renamed after the other"),
+        pytest.param(
+            {"sev": "info", "cat": "other", "ai_severity": "info"}, {"sev", "cat"}, id="today's before a sender's own"
+        ),
+        pytest.param({"older": "info", "cat": "other"}, set(), id="a name that nobody said was ours"),
+        pytest.param({"old_sev": "high", "cat": "other"}, set(), id="a value that is none of ours"),
+    ],
+)
+def test_labels_that_were_renamed_are_known_again_and_kept(labels, ours):
+    original, found, _ = RENAMED.recognise({"alertname": "A", **labels}, {})
+    assert found == {name: labels[name] for name in ours}
+    assert original == {"alertname": "A", **{n: v for n, v in labels.items() if n not in ours}}
+
+
+def test_new_alerts_get_the_names_of_today():
+    assert set(RENAMED.label(ALERT.identity, verdict()).labels) == {"sev", "cat"}

@@ -1,89 +1,16 @@
 """Recovery against an Alertmanager that answers, in turn, what the test says."""
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 
 import pytest
 from aiohttp import ClientSession
 from fakes import answer, fake_alertmanager, posted, stamp
+from recovering import ALERT, HELD, OURS, Alertmanager, Made, running, until
 from structlog.testing import capture_logs
 from yarl import URL
 
-from proxy.alert import Alert
-from proxy.classification.allowance import WaitingAllowance
-from proxy.decisions.decider import Decider
-from proxy.decisions.decision import Names
-from proxy.decisions.living import Living
-from proxy.decisions.recovery import HeldAlert, Recovery
-from proxy.decisions.stores.memory import MemoryStore
 from proxy.errors import UpstreamError, UpstreamRefused
 from proxy.gateway.alertmanager import AlertmanagerClient
-
-OURS = {"ai_severity": "noise", "ai_category": "security"}
-ALERT = Alert({"alertname": "A"}, starts_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
-HELD = HeldAlert(Alert({"alertname": "A", **OURS}, starts_at=ALERT.starts_at), datetime.now(UTC))
-
-
-class Alertmanager:
-    """Gives the scripted answers in turn, the last one for ever; an Event is waited for, and then there are none."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-        self.asked = 0
-        self.busy = asyncio.Event()
-        """Set while a question waits for an Event."""
-
-    async def alerts(self):
-        self.asked += 1
-        await asyncio.sleep(0)  # so that one who never stops asking lets the test say so
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, asyncio.Event):
-            self.busy.set()
-            await answer.wait()
-            return []
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-class Made:
-    """A recovery and what it needs."""
-
-    def __init__(self, alertmanager, *, capacity=6.0, monotonic=None, retry=0.0):
-        self.alertmanager = alertmanager
-        self.living = Living()
-        self.outcomes = []
-        self.allowance = WaitingAllowance(capacity, monotonic=lambda: 0.0)  # nothing refills
-        decider = Decider(
-            living=self.living,
-            store=MemoryStore(),
-            verdicts=None,
-            names=Names(),
-            on_fault=pytest.fail,
-            on_store_error=pytest.fail,
-        )
-        given = {} if monotonic is None else {"monotonic": monotonic}
-        self.recovery = Recovery(
-            alertmanager, decider, Names(), self.allowance, on_outcome=self.outcomes.append, retry=retry, **given
-        )
-
-
-@asynccontextmanager
-async def running(recovery):
-    task = asyncio.create_task(recovery.run())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_asked_again_it_knows_nothing_until_alertmanager_has_answered():

@@ -1,26 +1,26 @@
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from deciding import NOW
 
 from proxy.alert import Alert
+from proxy.decisions.canary import Canary
 from proxy.decisions.decision import Names, Treatment
 from proxy.decisions.rollout import Rollout
-from proxy.decisions.stores.memory import MemoryStore
-from proxy.errors import StoreError
 from proxy.matchers import parse_matchers
 from proxy.policy import Mode
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SKIP = [parse_matchers('alertname=~"Watchdog|InfoInhibitor"'), parse_matchers("team=lab, env=test")]
+DB = Canary(matchers=("team=db",))
 
 
 def alert(starts_at=NOW, **labels):
     return Alert({"alertname": "A", **labels}, starts_at=starts_at)
 
 
-async def rollout(mode, store=None, now=NOW):
-    made = Rollout(mode, names=Names(), store=store or MemoryStore(), skip=SKIP, now=lambda: now)
-    await made.start()
+def rollout(mode, *, canary=None, since=NOW, **options):
+    made = Rollout(mode, names=Names(), skip=SKIP, **options)
+    made.apply(mode, canary or Canary(), since)
     return made
 
 
@@ -32,8 +32,8 @@ async def rollout(mode, store=None, now=NOW):
         (Mode.TRANSPARENT_WITH_RECOMMENDATIONS, Treatment.ANNOTATE),
     ],
 )
-async def test_the_mode_decides_the_treatment(mode, treatment):
-    assert (await rollout(mode)).treatment(alert()) is treatment
+def test_the_mode_decides_the_treatment(mode, treatment):
+    assert rollout(mode).treatment(alert()) is treatment
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -46,65 +46,64 @@ async def test_the_mode_decides_the_treatment(mode, treatment):
         pytest.param({"ai_category": "x"}, id="brings the other label of our name"),
     ],
 )
-async def test_some_are_left_alone_in_every_mode(mode, labels):
-    assert (await rollout(mode)).treatment(alert(**labels)) is Treatment.PLAIN
+def test_some_are_left_alone_in_every_mode(mode, labels):
+    assert rollout(mode).treatment(alert(**labels)) is Treatment.PLAIN
 
 
-async def test_one_of_several_matchers_is_not_enough_to_skip():
-    assert (await rollout(Mode.ENRICHED)).treatment(alert(team="lab")) is Treatment.LABEL
+def test_one_of_several_matchers_is_not_enough_to_skip():
+    assert rollout(Mode.ENRICHED).treatment(alert(team="lab")) is Treatment.LABEL
+
+
+@pytest.mark.parametrize(
+    ("mode", "treatment"),
+    [(Mode.ENRICHED, Treatment.LABEL), (Mode.TRANSPARENT_WITH_RECOMMENDATIONS, Treatment.ANNOTATE)],
+)
+def test_only_the_canary_takes_part(mode, treatment):
+    made = rollout(mode, canary=DB)
+    assert (made.treatment(alert(team="db")), made.treatment(alert())) == (treatment, Treatment.PLAIN)
 
 
 @pytest.mark.parametrize(
     ("mode", "treatment"),
     [(Mode.ENRICHED, Treatment.PLAIN), (Mode.TRANSPARENT_WITH_RECOMMENDATIONS, Treatment.ANNOTATE)],
 )
-async def test_what_fired_before_labelling_began_gets_no_labels(mode, treatment):
+def test_what_fired_before_labelling_began_gets_no_labels(mode, treatment):
     before = NOW - timedelta(milliseconds=1)
-    assert (await rollout(mode)).treatment(alert(before)) is treatment
+    assert rollout(mode).treatment(alert(before)) is treatment
 
 
-async def test_an_alert_that_does_not_say_when_it_began_begins_now():
-    assert (await rollout(Mode.ENRICHED)).treatment(alert(None)) is Treatment.LABEL
+@pytest.mark.parametrize(
+    ("mode", "treatment"),
+    [(Mode.ENRICHED, Treatment.PLAIN), (Mode.TRANSPARENT_WITH_RECOMMENDATIONS, Treatment.ANNOTATE)],
+)
+def test_what_fired_when_not_all_that_went_bare_were_remembered_gets_no_labels(mode, treatment):
+    lost_at = [None]
+    made = rollout(mode, bare_before=lambda: lost_at[0])
+    lost_at[0] = NOW + timedelta(hours=1)
+    assert made.treatment(alert(NOW + timedelta(minutes=59))) is treatment
+    assert made.treatment(alert(NOW + timedelta(minutes=61))) is not Treatment.PLAIN
 
 
-async def test_labelling_goes_on_over_a_restart_with_the_store():
-    store = MemoryStore()
-    await rollout(Mode.ENRICHED, store, NOW)
-    later = await rollout(Mode.ENRICHED, store, NOW + timedelta(hours=1))
-    assert later.labelling_since == NOW
+def test_an_alert_that_does_not_say_when_it_began_begins_now():
+    assert rollout(Mode.ENRICHED).treatment(alert(None)) is Treatment.LABEL
 
 
-async def test_a_start_in_another_mode_ends_the_labelling():
-    store = MemoryStore()
-    await rollout(Mode.ENRICHED, store, NOW)
-    await rollout(Mode.TRANSPARENT, store, NOW)
-    later = await rollout(Mode.ENRICHED, store, NOW + timedelta(hours=1))
-    assert later.labelling_since == NOW + timedelta(hours=1)
+def test_before_it_is_known_since_when_is_labelled_nothing_is():
+    assert Rollout(Mode.ENRICHED, names=Names()).treatment(alert()) is Treatment.PLAIN
 
 
-async def test_a_switch_begins_the_labelling_and_asking_for_the_same_mode_does_not_begin_it_anew():
-    clock = [NOW]
-    made = Rollout(Mode.TRANSPARENT, names=Names(), store=MemoryStore(), now=lambda: clock[0])
-    await made.start()
-    assert (made.mode, made.source, made.labelling_since) == (Mode.TRANSPARENT, "config", None)
-    clock[0] += timedelta(minutes=1)
-    await made.switch(Mode.ENRICHED)
-    assert (made.mode, made.source, made.labelling_since) == (Mode.ENRICHED, "memory", clock[0])
-    begun = clock[0]
-    clock[0] += timedelta(minutes=1)
-    await made.switch(Mode.ENRICHED)
-    assert made.labelling_since == begun
-    await made.switch(Mode.TRANSPARENT)
+def test_labelling_that_is_still_to_begin_is_not_labelling():
+    """A switch that is over in an hour: until then nothing is labelled, whatever comes after."""
+    made = rollout(Mode.TRANSPARENT_WITH_RECOMMENDATIONS, since=NOW + timedelta(hours=1))
     assert made.labelling_since is None
+    assert made.treatment(alert(NOW + timedelta(hours=2))) is Treatment.ANNOTATE
 
 
-async def test_a_switch_that_cannot_be_kept_is_none():
-    class Broken(MemoryStore):
-        async def set_labelling_since(self, since):
-            raise StoreError("gone")
-
-    made = Rollout(Mode.TRANSPARENT, names=Names(), store=Broken(), now=lambda: NOW)
-    with pytest.raises(StoreError):
-        await made.switch(Mode.ENRICHED)
-    assert (made.mode, made.source) == (Mode.TRANSPARENT, "config")
-    assert made.treatment(alert()) is Treatment.PLAIN
+def test_what_was_applied_last_holds():
+    made = rollout(Mode.TRANSPARENT)
+    assert (made.mode, made.canary, made.labelling_since) == (Mode.TRANSPARENT, Canary(), None)
+    later = NOW + timedelta(minutes=1)
+    made.apply(Mode.ENRICHED, DB, later)
+    assert (made.mode, made.canary, made.labelling_since) == (Mode.ENRICHED, DB, later)
+    assert made.treatment(alert(team="db")) is Treatment.PLAIN
+    assert made.treatment(alert(later, team="db")) is Treatment.LABEL

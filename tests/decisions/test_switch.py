@@ -1,49 +1,106 @@
-"""Switching the mode: when Alertmanager is asked first, and who wins when two ask at once."""
+"""Switching the mode of one proxy: when Alertmanager is asked first, who wins of two, and what a start takes up."""
 
 import asyncio
-import contextlib
+from datetime import timedelta
 
 import pytest
-from aiohttp import ClientSession
-from fakes import body, exchange, post, posted, settings, stamp
+from deciding import NOW
+from structlog.testing import capture_logs
+from switching import ENRICHED, PLAIN, TEXT, Switched, choice
 
-from proxy.app import build
-from proxy.decisions.decision import Names
-from proxy.decisions.rollout import Rollout
+from proxy.decisions.canary import Canary
+from proxy.decisions.state import State
 from proxy.decisions.stores.memory import MemoryStore
-from proxy.decisions.switch import Switch
-from proxy.errors import StoreError, Superseded
-from proxy.policy import Mode
+from proxy.errors import StoreError, Superseded, SwitchRefused
 
-PLAIN, ENRICHED, TEXT = Mode.TRANSPARENT, Mode.ENRICHED, Mode.TRANSPARENT_WITH_RECOMMENDATIONS
-
-
-class Recovery:
-    """Counts how often it was asked; waits while `answered` is not set."""
-
-    def __init__(self):
-        self.asked = 0
-        self.answered = asyncio.Event()
-        self.answered.set()
-
-    async def again(self):
-        self.asked += 1
-        await self.answered.wait()
+HOUR = timedelta(hours=1)
+LATER = NOW + HOUR
 
 
-@pytest.fixture
-def recovery():
-    return Recovery()
+class Broken(MemoryStore):
+    """Cannot write while it is."""
+
+    broken = True
+
+    async def write_state(self, state):
+        if self.broken:
+            raise StoreError("gone")
+        await super().write_state(state)
 
 
-@pytest.fixture
-def switch_from(recovery):
-    async def make(mode, store=None):
-        rollout = Rollout(mode, names=Names(), store=store or MemoryStore())
-        await rollout.start()
-        return Switch(rollout, recovery), rollout
+async def holding(state, store=None):
+    """A store that holds `state`, or that text."""
+    store = store or MemoryStore()
+    await MemoryStore.write_state(store, state if isinstance(state, str) else state.write())
+    return store
 
-    return make
+
+# A start
+
+
+@pytest.mark.parametrize(("mode", "since"), [(PLAIN, None), (TEXT, None), (ENRICHED, NOW)])
+async def test_where_nothing_is_written_the_configuration_holds_and_is_written(mode, since):
+    made = await Switched(mode, canary=Canary(25)).start()
+    assert (made.mode, made.since, made.rollout.canary) == (mode, since, Canary(25))
+    assert (made.switch.source, made.switch.choice) == ("config", None)
+    assert (await made.written()).labelling_since == since
+
+
+async def test_what_was_switched_outranks_the_configuration_at_a_start():
+    switched = choice(ENRICHED, NOW - HOUR, canary=Canary(10))
+    store = await holding(State(5, switched, NOW - HOUR))
+    made = await Switched(PLAIN, store, canary=Canary(25)).start()
+    assert (made.mode, made.since, made.rollout.canary) == (ENRICHED, NOW - HOUR, Canary(10))
+    assert (made.switch.source, made.switch.choice) == ("memory", switched)
+    assert (await made.written()).revision == 5, "nothing is new"
+
+
+async def test_labelling_goes_on_over_a_restart_with_the_store():
+    first = await Switched(ENRICHED).start()
+    first.time.passes(hours=1)
+    again = await Switched(ENRICHED, first.store, first.time).start()
+    assert again.since == NOW
+
+
+async def test_a_start_in_another_mode_ends_the_labelling():
+    first = await Switched(ENRICHED).start()
+    await Switched(PLAIN, first.store, first.time).start()
+    first.time.passes(hours=1)
+    again = await Switched(ENRICHED, first.store, first.time).start()
+    assert again.since == LATER
+
+
+@pytest.mark.parametrize("switched_to", [PLAIN, ENRICHED], ids=str)
+async def test_a_switch_that_expired_meanwhile_is_over_and_nobody_knows_what_passed_since(switched_to):
+    expired = choice(switched_to, NOW - 2 * HOUR, until=NOW - HOUR)
+    store = await holding(State(5, expired, NOW - HOUR))
+    made = await Switched(ENRICHED, store).start()
+    assert (made.mode, made.since, made.switch.choice) == (ENRICHED, NOW, None)
+    written = await made.written()
+    assert (written.choice, written.labelling_since, written.revision > 5) == (None, NOW, True)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"revision": 7}', "[1]", "\u20ac"], ids=repr)
+async def test_what_cannot_be_read_is_an_error_and_replaced(text):
+    store = await holding(text)
+    with capture_logs() as logs:
+        made = await Switched(ENRICHED, store).start()
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert (made.mode, made.since) == (ENRICHED, NOW)
+    assert (await made.written()).labelling_since == NOW
+
+
+async def test_a_store_that_is_away_at_the_start_costs_nothing_and_is_written_when_it_is_back():
+    store = Broken()
+    made = Switched(ENRICHED, store)
+    await made.switch.start(None)
+    assert (made.mode, made.since) == (ENRICHED, NOW)
+    store.broken = False
+    await made.hears()
+    assert (await made.written()).labelling_since == NOW
+
+
+# A switch
 
 
 @pytest.mark.parametrize(
@@ -56,129 +113,197 @@ def switch_from(recovery):
         pytest.param(PLAIN, TEXT, 0, id="text needs no recovery"),
     ],
 )
-async def test_alertmanager_is_asked_before_labelling_begins(switch_from, recovery, was, mode, asked):
-    switch, rollout = await switch_from(was)
-    await switch.to(mode, "me")
-    assert (rollout.mode, recovery.asked) == (mode, asked)
+async def test_alertmanager_is_asked_before_labelling_begins(was, mode, asked):
+    made = await Switched(was).start()
+    await made.switch.to(mode)
+    assert (made.mode, made.recovery.asked) == (mode, asked)
 
 
-async def test_the_mode_changes_after_alertmanager_was_asked(switch_from, recovery):
-    switch, rollout = await switch_from(PLAIN)
-    recovery.answered.clear()
-    task = asyncio.create_task(switch.to(ENRICHED, "me"))
+async def test_a_reset_begins_labelling_no_other_way():
+    made = await Switched(ENRICHED).start()
+    await made.switch.to(PLAIN)
+    await made.switch.to(None)
+    assert (made.mode, made.recovery.asked) == (ENRICHED, 1)
+
+
+async def test_the_mode_changes_after_alertmanager_was_asked():
+    made = await Switched(PLAIN).start()
+    made.recovery.answered.clear()
+    task = asyncio.create_task(made.switch.to(ENRICHED))
     await asyncio.sleep(0)
-    assert (recovery.asked, rollout.mode) == (1, PLAIN)
-    recovery.answered.set()
+    assert (made.recovery.asked, made.mode) == (1, PLAIN)
+    made.time.passes(seconds=9)
+    made.recovery.answered.set()
     await task
-    assert rollout.mode is ENRICHED
+    assert (made.mode, made.since) == (ENRICHED, NOW + timedelta(seconds=9)), "all that passed until then is bare"
 
 
-@pytest.mark.parametrize("later", [PLAIN, TEXT], ids=str)
-async def test_a_later_switch_overtakes_one_that_waits(switch_from, recovery, later):
-    switch, rollout = await switch_from(PLAIN)
-    recovery.answered.clear()
-    earlier = asyncio.create_task(switch.to(ENRICHED, "me"))
+@pytest.mark.parametrize("later", [PLAIN, TEXT, None], ids=str)
+async def test_a_later_switch_overtakes_one_that_waits(later):
+    made = await Switched(PLAIN).start()
+    made.recovery.answered.clear()
+    earlier = asyncio.create_task(made.switch.to(ENRICHED))
     await asyncio.sleep(0)
-    await switch.to(later, "you")
-    recovery.answered.set()
+    await made.switch.to(later)
+    made.recovery.answered.set()
     with pytest.raises(Superseded):
         await earlier
-    assert rollout.mode is later
+    assert made.mode is (later or PLAIN)
 
 
-async def test_of_two_that_wait_the_later_one_holds(switch_from, recovery):
-    switch, rollout = await switch_from(PLAIN)
-    recovery.answered.clear()
-    both = [asyncio.create_task(switch.to(ENRICHED, who)) for who in ("me", "you")]
+async def test_of_two_that_wait_the_later_one_holds():
+    made = await Switched(PLAIN).start()
+    made.recovery.answered.clear()
+    both = [asyncio.create_task(made.switch.to(ENRICHED, by=who)) for who in ("me", "you")]
     await asyncio.sleep(0)
-    recovery.answered.set()
+    made.recovery.answered.set()
     first, second = await asyncio.gather(*both, return_exceptions=True)
     assert isinstance(first, Superseded)
     assert second is None
-    assert rollout.mode is ENRICHED
+    assert (made.mode, made.switch.choice.by) == (ENRICHED, "you")
 
 
-async def test_a_switch_that_cannot_be_kept_raises_and_changes_nothing(switch_from):
-    class Broken(MemoryStore):
-        async def set_labelling_since(self, since):
-            if since:
-                raise StoreError("gone")
-
-    switch, rollout = await switch_from(PLAIN, Broken())
+async def test_a_switch_that_cannot_be_kept_raises_and_changes_nothing():
+    store = Broken()
+    made = await Switched(PLAIN, store).start()
     with pytest.raises(StoreError):
-        await switch.to(ENRICHED, "me")
-    assert rollout.mode is PLAIN
+        await made.switch.to(ENRICHED)
+    assert (made.mode, made.since, made.switch.source) == (PLAIN, None, "config")
+    store.broken = False
+    await made.hears()
+    assert (await made.written()).choice is None
 
 
-class Admin:
-    def __init__(self, client, port):
-        self._client, self._url = client, f"http://127.0.0.1:{port}"
+async def test_where_nobody_may_switch_the_reason_is_said_and_nothing_is_asked():
+    made = await Switched(PLAIN).start()
+    made.refused = "not alone"
+    with pytest.raises(SwitchRefused, match="not alone"):
+        await made.switch.to(ENRICHED)
+    assert (made.mode, made.recovery.asked) == (PLAIN, 0)
 
-    async def switch(self, mode):
-        async with self._client.post(f"{self._url}/enrichment/mode", json={"mode": mode.value}) as answered:
-            return answered.status, await answered.json()
 
-    async def status(self):
-        async with self._client.get(f"{self._url}/api/v1/status") as answered:
-            return await answered.json()
+async def test_a_switch_says_who_asked_from_where_and_until_when():
+    made = await Switched(PLAIN).start()
+    with capture_logs() as logs:
+        await made.switch.to(TEXT, by="ada", origin="10.0.0.1", lasting=HOUR, canary=Canary(5))
+    shown = made.switch.choice.shown()
+    assert shown == {
+        "mode": "transparent_with_recommendations",
+        "at": NOW.isoformat(),
+        "by": "ada",
+        "from": "10.0.0.1",
+        "until": LATER.isoformat(),
+        "canary": {"percent": 5, "by": "alertname", "matchers": []},
+    }
+    [said] = logs
+    assert (said["log_level"], said["by"], said["origin"], said["until"]) == (
+        "warning",
+        "ada",
+        "10.0.0.1",
+        LATER.isoformat(),
+    )
+    assert (await made.written()).choice == made.switch.choice
 
-    async def recovered(self, wanted):
+
+async def test_labelling_begins_with_the_switch_goes_on_with_the_next_and_begins_anew_after_a_break():
+    made = await Switched(PLAIN).start()
+    made.time.passes(minutes=1)
+    begun = made.time.now
+    await made.switch.to(ENRICHED)
+    assert (made.since, made.switch.source) == (begun, "memory")
+    made.time.passes(minutes=1)
+    await made.switch.to(ENRICHED, canary=Canary(50))
+    assert (made.since, made.rollout.canary) == (begun, Canary(50))
+    await made.switch.to(PLAIN)
+    assert (made.since, (await made.written()).labelling_since) == (None, None)
+    made.time.passes(minutes=1)
+    await made.switch.to(ENRICHED)
+    assert made.since == made.time.now
+
+
+async def test_a_reset_is_back_to_the_configuration_with_its_canary():
+    made = await Switched(ENRICHED, canary=Canary(25)).start()
+    made.time.passes(minutes=1)
+    await made.switch.to(ENRICHED, canary=Canary(100))
+    await made.switch.to(None)
+    assert (made.mode, made.rollout.canary, made.switch.source, made.since) == (ENRICHED, Canary(25), "config", NOW)
+    assert (await made.written()).choice is None
+
+
+async def test_after_a_reset_to_a_mode_that_does_not_label_labelling_is_over():
+    made = await Switched(PLAIN).start()
+    await made.switch.to(ENRICHED)
+    await made.switch.to(None)
+    assert (made.mode, (await made.written()).labelling_since) == (PLAIN, None)
+
+
+# A switch for a time
+
+
+async def test_a_switch_for_a_time_ends_by_itself():
+    made = await Switched(PLAIN).start()
+    await made.switch.to(ENRICHED, lasting=HOUR)
+    made.time.passes(minutes=59)
+    await made.switch.follow()
+    assert made.mode is ENRICHED
+    made.time.passes(minutes=1)
+    await made.switch.follow()
+    assert (made.mode, made.switch.choice, made.switch.source) == (PLAIN, None, "config")
+    assert (await made.written()).labelling_since is None
+
+
+async def test_labelling_that_begins_by_itself_is_announced_when_the_switch_is_made():
+    """All proxies know the moment beforehand; and what passes until then is known as bare."""
+    made = await Switched(ENRICHED).start()
+    await made.switch.to(PLAIN, lasting=HOUR)
+    assert (made.mode, made.since, (await made.written()).labelling_since) == (PLAIN, None, LATER)
+    made.time.passes(minutes=30)
+    await made.switch.follow()
+    assert ((await made.written()).labelling_since, made.recovery.asked) == (LATER, 0)
+    made.time.passes(minutes=31)
+    await made.switch.follow()
+    assert (made.mode, made.since, made.recovery.asked) == (ENRICHED, LATER, 1)
+
+
+async def test_what_was_announced_holds_over_a_restart():
+    made = await Switched(ENRICHED).start()
+    await made.switch.to(PLAIN, lasting=HOUR)
+    again = await Switched(ENRICHED, made.store, made.time).start()
+    assert (again.mode, (await again.written()).labelling_since) == (PLAIN, LATER)
+    made.time.passes(minutes=61)
+    await again.switch.follow()
+    assert (again.mode, again.since) == (ENRICHED, LATER)
+
+
+async def test_labelling_for_a_time_goes_on_where_it_is_configured():
+    made = await Switched(ENRICHED, canary=Canary(10)).start()
+    await made.switch.to(ENRICHED, lasting=HOUR, canary=Canary(50))
+    made.time.passes(hours=1)
+    await made.switch.follow()
+    assert (made.mode, made.since, made.rollout.canary) == (ENRICHED, NOW, Canary(10))
+
+
+async def test_the_clock_is_followed_without_being_asked(monkeypatch):
+    monkeypatch.setattr("proxy.decisions.switch.TICK", 0.001)
+    made = await Switched(PLAIN).start()
+    await made.switch.to(ENRICHED, lasting=HOUR)
+    with capture_logs() as logs:
+        task = asyncio.create_task(made.switch.run())
+        made.time.passes(hours=1)
         async with asyncio.timeout(5):
-            while (await self.status())["alertmanager"]["recovered"] is not wanted:
-                await asyncio.sleep(0.01)
+            while made.mode is ENRICHED:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        task.cancel()
+    assert [entry["event"] for entry in logs] == ["the switch has expired"]
 
 
-async def test_over_http_the_one_that_was_overtaken_gets_409(alertmanager):
-    given = settings(alertmanager.url, alertmanager__timeout="500ms", enrichment__budget="100ms")
-    async with build(given) as running, ClientSession() as client:
-        admin = Admin(client, running.admin_port)
-        await admin.recovered(True)
-        alertmanager.silent = True
-        earlier = asyncio.create_task(admin.switch(ENRICHED))
-        await admin.recovered(False)
-        assert await admin.switch(PLAIN) == (200, {"mode": "transparent", "source": "memory"})
-        status, answer = await asyncio.wait_for(earlier, 5)
-        assert status == 409
-        assert "another switch" in answer["error"]
-        assert (await admin.status())["mode"] == "transparent"
-
-
-async def test_the_end_of_the_proxy_does_not_wait_for_a_switch_that_waits(alertmanager):
-    async with ClientSession() as client:
-        async with asyncio.timeout(10) as limit:
-            async with build(settings(alertmanager.url)) as running:
-                admin = Admin(client, running.admin_port)
-                await admin.recovered(True)
-                alertmanager.silent = True
-                waits = asyncio.create_task(admin.switch(ENRICHED))
-                await admin.recovered(False)
-                limit.reschedule(asyncio.get_running_loop().time() + 4)  # Alertmanager itself would get 9 s
-        with contextlib.suppress(Exception):  # answered or cut off: either is fine
-            await asyncio.wait_for(waits, 5)
-
-
-async def test_the_end_of_the_proxy_does_not_wait_for_a_request_that_never_ends(alertmanager):
-    async with asyncio.timeout(10) as limit:
-        async with build(settings(alertmanager.url)) as running:
-            reader, writer = await asyncio.open_connection("127.0.0.1", running.admin_port)
-            writer.write(b"POST /enrichment/mode HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n")
-            writer.write(b"Content-Length: 100\r\n\r\n")
-            await reader.readuntil(b"100 Continue\r\n\r\n")  # from now on the handler waits for the body
-            limit.reschedule(asyncio.get_running_loop().time() + 4)
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
-
-
-@pytest.mark.parametrize("was", [PLAIN, TEXT], ids=str)
-async def test_what_alertmanager_got_from_others_is_bare_after_a_switch(alertmanager, was):
-    direct = posted("Direct", begun=300)
-    async with build(settings(alertmanager.url, enrichment__mode=was.value)) as running, ClientSession() as client:
-        admin = Admin(client, running.admin_port)
-        await admin.recovered(True)
-        alertmanager.held = [{**direct, "updatedAt": stamp()}]
-        assert (await admin.switch(ENRICHED))[0] == 200
-        await exchange(running.data_port, post(body(direct, posted("New"))))
-    sent, new = alertmanager.posts[-1].alerts
-    assert sent == direct
-    assert "ai_severity" in new["labels"]
+async def test_as_long_as_nothing_changes_nothing_is_asked_and_nothing_written():
+    store = Broken()
+    store.broken = False
+    made = await Switched(ENRICHED, store).start()
+    store.broken = True
+    for _ in range(3):
+        made.time.passes(hours=1)
+        await made.switch.follow()
+    assert (made.recovery.asked, made.since) == (0, NOW)

@@ -1,5 +1,6 @@
 import contextlib
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakes import body, posted
@@ -195,3 +196,61 @@ def test_numbers_keep_their_digits_however_many():
 def test_gos_zero_time_means_none(year):
     item = alerts.decode(body({"labels": {"a": "b"}, "startsAt": year, "endsAt": year})).items[0].read()
     assert (item.starts_at, item.ends_at) == (None, None)
+
+
+# The end of an alert under labels that it had
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, 632_100, tzinfo=UTC)
+FORMER = {"ai_severity": "info", "ai_category": "other"}
+
+
+def ended(content, labels=FORMER):
+    """Return the alerts of a body to which the end of the first one was added."""
+    batch = alerts.decode(content)
+    item = batch.items[0]
+    return json.loads(alerts.encode(batch, [alerts.ended(batch, item, item.read(), labels, NOW)]))
+
+
+@given(st.lists(ALERTS, min_size=1, max_size=3), st.sampled_from([None, 2]), st.booleans())
+def test_the_end_stands_right_behind_the_alert_and_says_all_that_it_said(items, indent, ascii_only):
+    first, gone, *others = ended(written(items, indent, ascii_only))
+    assert [first, *others] == items
+    assert gone == {**first, "labels": {**first["labels"], **FORMER}, "endsAt": "2026-11-22T12:00:00.633Z"}
+
+
+@pytest.mark.parametrize(
+    ("begun", "end"),
+    [
+        pytest.param("2026-11-22T11:00:00Z", "2026-11-22T12:00:00.633Z", id="now"),
+        pytest.param("2026-11-22T12:00:05.632Z", "2026-11-22T12:00:05.632Z", id="not before it begins"),
+        pytest.param("2026-11-22T13:00:05.632+01:00", "2026-11-22T12:00:05.632Z", id="by any clock"),
+        pytest.param("2026-11-22T12:00:05.6329Z", "2026-11-22T12:00:05.633Z", id="nor by part of a millisecond"),
+        pytest.param("0001-01-01T00:00:00Z", "2026-11-22T12:00:00.633Z", id="Go's zero time is no beginning"),
+    ],
+)
+def test_an_alert_ends_now_and_never_before_it_began(begun, end):
+    [_, gone] = ended(body({"labels": {"a": "b"}, "startsAt": begun, "endsAt": "2026-11-22T12:04:00Z"}))
+    assert gone["endsAt"] == end
+    assert datetime.fromisoformat(end) - NOW < timedelta(minutes=1)
+
+
+def test_the_bare_alert_can_be_ended_too():
+    [_, gone] = ended(body({"labels": {"a": "b"}}), labels={})
+    assert gone["labels"] == {"a": "b"}
+
+
+def test_empty_labels_do_not_come_back():
+    [_, gone] = ended(b'[{"labels":{"a":"b","ai_severity":""}}]')
+    assert gone["labels"] == {"a": "b", **FORMER}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b'[{"labels":{"a":"b"},"x":1e999}]', id="a number that Python takes for infinite"),
+        pytest.param(b'[{"labels":{"a":"b"},"x":' + b"9" * 5000 + b"}]", id="a number that Python does not take"),
+    ],
+)
+def test_what_cannot_be_written_again_is_no_end_rather_than_no_json(content):
+    with pytest.raises(ValueError, match=r"."):
+        ended(content)

@@ -5,20 +5,8 @@ import json
 import time
 
 import pytest
-from aiohttp import ClientSession
-from fakes import (
-    FakeModel,
-    answer,
-    body,
-    exchange,
-    fake_alertmanager,
-    post,
-    posted,
-    settings,
-    stamp,
-    status_of,
-    verdict,
-)
+from fakes import FakeModel, body, exchange, fake_alertmanager, post, posted, settings, verdict
+from posting import OURS, held, until_recovered
 
 from proxy.app import build
 from proxy.classification.classification import Category, Severity
@@ -30,58 +18,6 @@ from proxy.decisions.rollout import Rollout
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.errors import ClassifierTimeout, StoreError
 from proxy.gateway import alerts
-
-OURS = {"ai_severity", "ai_category"}
-
-
-class Proxy:
-    """A proxy in front of a recording Alertmanager, and how to talk to it."""
-
-    def __init__(self, alertmanager, running):
-        self.alertmanager = alertmanager
-        self.running = running
-
-    async def post(self, *posts):
-        """Post alerts and return them as Alertmanager got them."""
-        assert status_of(await exchange(self.running.data_port, post(body(*posts)))) == 200
-        return self.alertmanager.posts[-1].alerts
-
-    async def labels(self, *posts):
-        """Post alerts and return what was added to their labels."""
-        return [
-            {name: value for name, value in got["labels"].items() if name not in sent["labels"]}
-            for sent, got in zip(posts, await self.post(*posts), strict=True)
-        ]
-
-    async def switch(self, mode):
-        async with (
-            ClientSession() as client,
-            client.post(f"http://127.0.0.1:{self.running.admin_port}/enrichment/mode", json={"mode": mode}) as answered,
-        ):
-            assert (answered.status, await answered.json()) == (200, {"mode": mode, "source": "memory"})
-
-    async def metric(self, name):
-        async with (
-            ClientSession() as client,
-            client.get(f"http://127.0.0.1:{self.running.admin_port}/metrics") as answered,
-        ):
-            lines = (await answered.text()).splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split(" ")[0] == name)
-
-
-@pytest.fixture
-async def proxy_with(alertmanager):
-    from contextlib import AsyncExitStack
-
-    async with AsyncExitStack() as stack:
-
-        async def make(model=None, mode="enriched", **flags):
-            running = await stack.enter_async_context(
-                build(settings(alertmanager.url, enrichment__mode=mode, **flags), model=model)
-            )
-            return Proxy(alertmanager, running)
-
-        yield make
 
 
 def at_random():
@@ -210,123 +146,11 @@ async def test_what_alertmanager_holds_bare_is_bare_after_a_switch_whatever_its_
 
 async def test_transparent_reads_nothing_while_nothing_labelled_lives(proxy_with):
     proxy = await proxy_with(mode="transparent")
+    await until_recovered(proxy)
     await proxy.post(posted())
     await proxy.post(posted())
     assert await proxy.metric('aiproxy_posts_forwarded_unread_total{reason="idle"}') == 2
     assert await proxy.metric("aiproxy_decisions_living") == 0
-
-
-def held(alert, **added):
-    return {
-        **alert,
-        "labels": alert["labels"] | added,
-        "annotations": alert["annotations"] | ({"ai_source": "llm"} if added else {}),
-        "updatedAt": stamp(),
-        "fingerprint": "0" * 16,
-        "receivers": [],
-        "status": {"state": "active", "inhibitedBy": [], "silencedBy": []},
-    }
-
-
-@pytest.mark.parametrize("mode", ["enriched", "transparent", "transparent_with_recommendations"])
-async def test_after_a_restart_the_labels_are_recovered_from_alertmanager(proxy_with, alertmanager, mode):
-    labelled, bare = posted("Labelled", begun=-60), posted("Bare", begun=60)
-    ours = {"ai_severity": "noise", "ai_category": "security"}
-    alertmanager.held = [held(labelled, **ours), held(bare)]
-    proxy = await proxy_with(FakeModel(), mode)
-    assert await proxy.labels(labelled, bare) == [ours, {}]
-
-
-async def test_a_post_waits_for_the_recovery_but_not_beyond_the_budget(proxy_with, alertmanager):
-    alertmanager.silent = True
-    proxy = await proxy_with(FakeModel([verdict(Severity.NOISE)]), enrichment__budget="300ms")
-    begun = time.monotonic()
-    [labels] = await proxy.labels(posted(severity="warning"))
-    assert 0.25 < time.monotonic() - begun < 2
-    assert labels["ai_severity"] == "warning", "unrecovered: only what every proxy would decide alike"
-
-
-@pytest.mark.parametrize(
-    "reply", [answer("401 Unauthorized"), answer("404 Not Found"), answer("200 OK", b"{}"), answer("200 OK", b"<html>")]
-)
-async def test_when_recovery_is_refused_alerts_flow_with_the_rules_labels(proxy_with, alertmanager, reply, capsys):
-    alertmanager.held = reply
-    model = FakeModel([verdict(Severity.NOISE)])
-    proxy = await proxy_with(model)
-    [labels] = await proxy.labels(posted(severity="warning"))
-    assert labels["ai_severity"] == "warning"
-    assert model.asked == []
-    assert await proxy.metric("aiproxy_recovery_last_success") == 0
-    assert "cannot read Alertmanager's alerts" in capsys.readouterr().out
-
-
-async def test_recovery_is_tried_until_it_works(proxy_with, alertmanager, monkeypatch):
-    from proxy.decisions import recovery
-
-    monkeypatch.setattr(
-        recovery.Recovery.__init__, "__kwdefaults__", {**recovery.Recovery.__init__.__kwdefaults__, "retry": 0.05}
-    )
-    alertmanager.held = answer("503 Service Unavailable")
-    proxy = await proxy_with(mode="transparent")
-    ours = {"ai_severity": "noise", "ai_category": "security"}
-    labelled = posted("Labelled", begun=-60)
-    alertmanager.held = [held(labelled, **ours)]
-    async with asyncio.timeout(5):
-        while not await proxy.metric("aiproxy_recovery_last_success"):
-            await asyncio.sleep(0.02)
-    assert await proxy.labels(labelled) == [ours]
-
-
-async def test_what_was_decided_without_knowing_yields_to_what_alertmanager_holds(
-    proxy_with, alertmanager, monkeypatch
-):
-    from proxy.decisions import recovery
-
-    monkeypatch.setattr(
-        recovery.Recovery.__init__, "__kwdefaults__", {**recovery.Recovery.__init__.__kwdefaults__, "retry": 0.2}
-    )
-    alertmanager.held = answer("503 Service Unavailable")
-    proxy = await proxy_with(FakeModel())
-    labelled, fresh = posted("Labelled", begun=-60, severity="warning"), posted("Fresh", severity="warning")
-    [bare, by_rules] = await proxy.labels(labelled, fresh)
-    assert (bare, by_rules["ai_severity"]) == ({}, "warning")
-    ours = {"ai_severity": "noise", "ai_category": "security"}
-    # The bare one was delivered, and refreshed last; people were told about the other.
-    alertmanager.held = [held(labelled, **ours) | {"updatedAt": stamp(-60)}, held(labelled), held(fresh, **by_rules)]
-    await until_recovered(proxy)
-    assert await proxy.labels(labelled, fresh) == [ours, by_rules]
-
-
-async def until_recovered(proxy):
-    async with asyncio.timeout(5):
-        while not await proxy.metric("aiproxy_recovery_last_success"):
-            await asyncio.sleep(0.02)
-
-
-@pytest.mark.parametrize("mode", ["transparent", "enriched"])
-async def test_a_senders_own_labels_beside_the_same_alert_bare_are_not_taken_for_ours(proxy_with, alertmanager, mode):
-    bare = posted("F", begun=-60)
-    own = posted("F", begun=-60, ai_severity="critical", ai_category="network")
-    alertmanager.held = [held(bare) | {"updatedAt": stamp(-9)}, held(own)]
-    proxy = await proxy_with(FakeModel(), mode)
-    assert await proxy.post(bare, own) == [bare, own]
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        pytest.param({"startsAt": "0000-01-01T00:00:00Z"}, id="year 0"),
-        pytest.param({"endsAt": "2030-01-01T00:00:00+24:00"}, id="an offset of a day"),
-        pytest.param({"labels": None}, id="no labels"),
-        pytest.param({"annotations": None, "updatedAt": None}, id="nulls"),
-    ],
-)
-async def test_one_odd_alert_spoils_the_recovery_of_no_other(proxy_with, alertmanager, odd):
-    labelled = posted("Labelled", begun=-60)
-    ours = {"ai_severity": "noise", "ai_category": "security"}
-    alertmanager.held = [held(posted("Odd")) | odd, held(labelled, **ours)]
-    proxy = await proxy_with(FakeModel())
-    assert await proxy.labels(labelled) == [ours]
 
 
 @pytest.mark.parametrize(
@@ -348,16 +172,6 @@ async def test_what_alertmanager_reads_all_the_same_takes_no_labels_away_and_giv
     odd = spoil(body(posted("Three"), posted("Four")))
     await exchange(proxy.running.data_port, post(odd))
     assert alertmanager.posts[-1].body == odd
-
-
-async def test_of_two_variants_the_one_sent_last_is_recovered(proxy_with, alertmanager):
-    alert = posted("Twice", begun=-60)
-    new = held(alert, ai_severity="info", ai_category="other") | {"updatedAt": stamp(-5)}
-    old = held(alert, ai_severity="critical", ai_category="other") | {"updatedAt": stamp(-60)}
-    alertmanager.held = [old, new, held(alert) | {"updatedAt": stamp(-90)}]
-    proxy = await proxy_with()
-    [labels] = await proxy.labels(alert)
-    assert labels["ai_severity"] == "info"
 
 
 async def test_a_model_that_hangs_costs_the_budget_once_for_the_whole_batch(proxy_with):
@@ -492,13 +306,20 @@ async def test_a_store_that_is_down_costs_nothing(proxy_with, monkeypatch):
     async def down(*_):
         raise StoreError("down")
 
-    for name in ("get", "claim", "forget"):
+    async def none(*_):
+        raise StoreError("down")
+        yield
+
+    for name in ("get", "claim", "forget", "beat", "write_state"):
         monkeypatch.setattr(MemoryStore, name, down)
+    monkeypatch.setattr(MemoryStore, "load", none)
     proxy = await proxy_with(at_random(), llm__enable_cache="false")
     first = await proxy.labels(posted())
     assert set(first[0]) == OURS
     assert await proxy.labels(posted()) == first
-    assert await proxy.metric("aiproxy_store_errors_total") >= 2
+    assert await proxy.metric("aiproxy_store_errors_total") >= 1
+    assert await proxy.metric("aiproxy_store_up") == 0
+    assert await proxy.metric("aiproxy_decisions_unkept") == 1
 
 
 async def test_renamed_labels_are_used(proxy_with):

@@ -6,55 +6,24 @@ import time
 
 import pytest
 from fakes import FakeModel, body, exchange, post, posted, settings, stamp, status_of, verdict
+from piping import Held, Observer, Piped
 
 from proxy.app import build
-from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.classification import Severity
-from proxy.classification.rules import Rules
-from proxy.classification.service import ClassificationService
 from proxy.decisions.decider import Decider
-from proxy.decisions.decision import Names
-from proxy.decisions.living import Living
 from proxy.decisions.recovery import Recovery
-from proxy.decisions.rollout import Rollout
-from proxy.decisions.stores.memory import MemoryStore
 from proxy.gateway.alertmanager import AlertmanagerClient
-from proxy.gateway.pipeline import Pipeline
 from proxy.policy import Mode
 
 OURS = {"ai_severity": "noise", "ai_category": "security"}
 
 
-class Observer:
-    def __init__(self):
-        self.unread_because = []
-
-    def unread(self, reason):
-        self.unread_because.append(reason)
-
-    def alert(self, added):
-        pass
-
-    def fault(self, stage):
-        pytest.fail(stage)
-
-    def asked(self, outcome, seconds):
-        pass
-
-    def waited(self, seconds):
-        pass
-
-
-class Held:
-    """An Alertmanager that says what it holds once `ready` is set."""
-
-    def __init__(self):
-        self.ready = asyncio.Event()
-        self.alerts_held = []
-
-    async def alerts(self):
-        await self.ready.wait()
-        return self.alerts_held
+def in_alertmanager(alert, **added):
+    return {
+        **alert,
+        "labels": alert["labels"] | added,
+        "updatedAt": stamp(),
+    }
 
 
 @pytest.fixture
@@ -69,51 +38,15 @@ def held():
 
 @pytest.fixture
 async def pipeline_with(observer, held):
-    """The pipeline on real rooms, without a listener; clocks and the recovery are in the test's hands."""
-    services, tasks = [], []
+    made = []
 
-    async def make(model=None, mode=Mode.ENRICHED, *, budget=4.0, **options):
-        living, names, allowance = Living(), Names(), WaitingAllowance(2 * budget)
-        rollout = Rollout(mode, names=names, store=MemoryStore())
-        await rollout.start()
-        service = ClassificationService(
-            rules=Rules.shipped(), model=model, salt="", cache={}, allowance=allowance, observer=observer
-        )
-        services.append(service)
-        decider = Decider(
-            living=living,
-            store=MemoryStore(),
-            verdicts=service,
-            names=names,
-            on_fault=observer.fault,
-            on_store_error=lambda: pytest.fail("store"),
-        )
-        recovery = Recovery(held, decider, names, allowance, on_outcome=lambda _: None)
-        tasks.append(asyncio.create_task(recovery.run()))
-        return Pipeline(
-            rollout=rollout,
-            decider=decider,
-            living=living,
-            recovery=recovery,
-            budget=budget,
-            observer=observer,
-            **options,
-        )
+    async def make(model=None, mode=Mode.ENRICHED, **options):
+        made.append(Piped(model, mode, observer=observer, held=held, **options))
+        return made[-1].pipeline
 
     yield make
-    for service in services:
-        await service.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def in_alertmanager(alert, **added):
-    return {
-        **alert,
-        "labels": alert["labels"] | added,
-        "updatedAt": stamp(),
-    }
+    for piped in made:
+        await piped.close()
 
 
 async def asked(model, times):

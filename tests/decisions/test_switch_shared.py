@@ -1,0 +1,245 @@
+"""One switch for all proxies of a store: what the others hear, and what a store that lost it costs."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from deciding import NOW, SharedStore, Time
+from structlog.testing import capture_logs
+from switching import ENRICHED, PLAIN, TEXT, Switched, choice
+
+from proxy.decisions.canary import Canary
+from proxy.decisions.state import State
+from proxy.decisions.switch import LEAD
+from proxy.errors import StoreError
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def store():
+    return SharedStore()
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+def proxies(store, time):
+    async def make(*modes):
+        return [await Switched(mode, store, time).start() for mode in modes]
+
+    return make
+
+
+async def test_all_follow_and_begin_to_label_at_one_moment_that_is_still_to_come(proxies, time):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(ENRICHED, by="ada", canary=Canary(10))
+    time.passes(seconds=1)
+    with capture_logs() as logs:
+        await other.hears()
+    assert (one.since, other.since) == (NOW + LEAD, NOW + LEAD)
+    assert (other.mode, other.rollout.canary, other.switch.source) == (ENRICHED, Canary(10), "redis")
+    assert [(entry["event"], entry["by"]) for entry in logs] == [("mode switched elsewhere", "ada")]
+
+
+async def test_a_proxy_alone_begins_at_once():
+    alone = await Switched(PLAIN).start()
+    await alone.switch.to(ENRICHED)
+    assert alone.since == NOW
+
+
+async def test_who_follows_asks_alertmanager_first(proxies):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(ENRICHED)
+    other.recovery.answered.clear()
+    task = asyncio.create_task(other.hears())
+    await asyncio.sleep(0)
+    await other.hears()
+    assert (other.mode, other.recovery.asked) == (PLAIN, 1), "once, though the beat goes on"
+    other.recovery.answered.set()
+    await task
+    assert other.mode is ENRICHED
+
+
+async def test_alertmanager_is_asked_once_however_often_the_clock_is_followed_meanwhile(proxies):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(ENRICHED)
+    other.recovery.answered.clear()
+    tasks = [asyncio.create_task(other.hears()), *(asyncio.create_task(other.switch.follow()) for _ in range(3))]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    other.recovery.answered.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert (other.mode, other.recovery.asked) == (ENRICHED, 1)
+
+
+async def test_a_switch_back_while_somebody_still_follows_holds(proxies):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(ENRICHED)
+    other.recovery.answered.clear()
+    task = asyncio.create_task(other.hears())
+    await asyncio.sleep(0)
+    await one.switch.to(PLAIN)
+    await asyncio.wait_for(asyncio.gather(other.hears(), task, let_go(other)), 5)
+    assert other.mode is PLAIN
+
+
+async def let_go(switched):
+    await asyncio.sleep(0)
+    switched.recovery.answered.set()
+
+
+async def test_what_was_heard_already_is_no_news(proxies):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(TEXT)
+    with capture_logs() as logs:
+        await other.hears()
+        await other.hears()
+    assert len(logs) == 1
+
+
+async def test_a_reset_is_followed_too(proxies):
+    one, other = await proxies(ENRICHED, ENRICHED)
+    await one.switch.to(PLAIN)
+    await other.hears()
+    await other.switch.to(None)
+    await one.hears()
+    assert (one.mode, one.switch.choice, one.since) == (ENRICHED, None, other.since)
+
+
+async def test_who_switches_to_what_is_labelled_already_ends_nothing(proxies, time):
+    one, other = await proxies(ENRICHED, ENRICHED)
+    begun = one.since
+    time.passes(hours=1)
+    await other.switch.to(ENRICHED)
+    await one.hears()
+    assert (one.since, other.since) == (begun, begun)
+
+
+async def test_a_later_start_goes_by_what_was_written_first(proxies, time):
+    [one] = await proxies(ENRICHED)
+    time.passes(hours=1)
+    [other] = await proxies(ENRICHED)
+    assert (one.since, other.since) == (NOW + LEAD, NOW + LEAD)
+
+
+async def test_a_start_at_which_nothing_is_new_writes_nothing(proxies, store):
+    await proxies(ENRICHED, ENRICHED, ENRICHED)
+    assert store.asked.count("write_state") == 1
+
+
+async def test_who_started_while_the_store_was_away_goes_by_what_it_holds(proxies, store, time):
+    [one] = await proxies(ENRICHED)
+    time.passes(hours=1)
+    other = Switched(ENRICHED, store, time)
+    store.fails = StoreError("gone")
+    await other.switch.start(None)
+    assert other.since == time.now + LEAD
+    store.fails = None
+    await other.hears()
+    assert (other.since, (await one.written()).labelling_since) == (NOW + LEAD, NOW + LEAD)
+
+
+# A store that lost it
+
+
+@pytest.mark.parametrize("lost", [None, State().write(), "garbage"], ids=["missing", "older", "unreadable"])
+async def test_what_the_store_lost_is_written_again_and_nothing_flips(proxies, store, lost):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(ENRICHED)
+    await other.hears()
+    before = await one.written()
+    store._state = lost
+    for switched in (other, one):
+        await switched.hears()
+        assert switched.mode is ENRICHED
+    assert await one.written() == before
+    assert (one.recovery.asked, other.recovery.asked) == (1, 1)
+
+
+async def test_a_store_that_is_away_changes_nothing(proxies, store):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(ENRICHED)
+    await other.hears()
+    store.fails = StoreError("gone")
+    with pytest.raises(StoreError):
+        await one.switch.to(PLAIN)
+    await one.switch.heard(None)
+    assert (one.mode, other.mode) == (ENRICHED, ENRICHED)
+
+
+async def test_of_two_that_switch_at_once_the_one_that_the_store_holds_is_followed(proxies, store):
+    one, other = await proxies(PLAIN, PLAIN)
+    await one.switch.to(TEXT)
+    await other.switch.to(ENRICHED)
+    assert (await one.written()).revision == 1
+    await one.hears()
+    await other.hears()
+    assert (one.mode, other.mode) == (ENRICHED, ENRICHED)
+
+
+# Proxies that are configured otherwise
+
+
+async def test_a_proxy_that_is_configured_transparent_does_not_end_the_labelling_of_others(proxies, store, time):
+    [one] = await proxies(ENRICHED)
+    begun = one.since
+    other = Switched(PLAIN, store, time)
+    other.others_label = True
+    await other.start()
+    time.passes(hours=1)
+    await other.switch.follow()
+    await one.hears()
+    assert (one.since, (await one.written()).labelling_since) == (begun, begun)
+    assert other.mode is PLAIN
+
+
+async def test_when_it_was_the_last_one_the_labelling_is_over(proxies, store, time):
+    await proxies(ENRICHED)
+    [other] = await proxies(PLAIN)
+    assert (await other.written()).labelling_since is None
+
+
+async def test_a_switch_that_expires_where_others_label_by_configuration_does_not_end_theirs(proxies, time):
+    one, other = await proxies(PLAIN, ENRICHED)
+    await one.switch.to(ENRICHED, lasting=HOUR)
+    await other.hears()
+    begun = other.since
+    one.others_label = True
+    time.passes(hours=1)
+    await one.switch.follow()
+    await other.hears()
+    assert (one.mode, other.mode, other.since) == (PLAIN, ENRICHED, begun)
+
+
+async def test_who_labels_by_configuration_where_nothing_says_since_when_begins_by_itself(proxies, store, time):
+    one, other = await proxies(ENRICHED, PLAIN)
+    await other.switch.to(PLAIN)
+    await one.hears()
+    assert (one.mode, one.since) == (PLAIN, None)
+    time.passes(minutes=5)
+    await other.switch.to(None)
+    await one.hears()
+    assert (one.mode, one.since) == (ENRICHED, time.now + LEAD)
+    time.passes(minutes=5)
+    await one.switch.follow()
+    assert one.since == NOW + timedelta(minutes=5) + LEAD, "once"
+
+
+async def test_a_beginning_that_others_moved_is_followed(proxies, store, time):
+    [one] = await proxies(ENRICHED)
+    moved = time.now + HOUR
+    await store.write_state(State(9, None, moved).write())
+    await one.hears()
+    assert (one.since, one.recovery.asked) == (moved, 0)
+
+
+async def test_what_is_heard_and_over_already_is_the_configuration(proxies, store, time):
+    [one] = await proxies(PLAIN)
+    over = choice(ENRICHED, NOW - 2 * HOUR, until=NOW - HOUR)
+    await store.write_state(State(9, over, NOW - 2 * HOUR).write())
+    await one.hears()
+    assert (one.mode, one.switch.choice, one.recovery.asked) == (PLAIN, None, 0)
