@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from real import alertmanagers
+
+pytest.register_assert_rewrite("alone", "disturbed", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus")
+
+AT_ONCE = 16
+"""Scenarios that run side by side: they mostly wait."""
+APART = 0.5
+"""Seconds between two that begin: to start their programs is what costs them CPU."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,3 +29,29 @@ def am_binary(request: pytest.FixtureRequest) -> str:
     if request.param is None or not shutil.which("prometheus"):
         pytest.fail("no prometheus or no alertmanager on PATH: `make programs` installs them")
     return str(request.param)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def side_by_side(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
+    """Run the scenarios of a module at the same time; each test awaits its own, by its node id.
+
+    A scenario is a parameter of that name: a coroutine function that takes an Alertmanager's path and a directory.
+    """
+    turn, beginning = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+
+    async def play(item: pytest.Function) -> None:
+        binary, directory = item.callspec.params["am_binary"], tmp_path_factory.mktemp("scenario")
+        if binary is not None:  # else `am_binary` says what is missing
+            async with turn:
+                async with beginning:
+                    await asyncio.sleep(APART)
+                await item.callspec.params["scenario"](binary, Path(directory))
+
+    chosen = [item for item in request.session.items if item.path == request.path and "scenario" in item.fixturenames]
+    tasks = {item.nodeid: asyncio.create_task(play(item), name=item.nodeid) for item in chosen}
+    yield tasks
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)

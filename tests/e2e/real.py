@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import yaml
@@ -32,45 +34,100 @@ def alertmanagers() -> list[str]:
     return [path for path in (on_path, str(built) if built.exists() else None) if path]
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """Return a port that nobody else gets.
+
+    Programs are started again on their ports, so these lie below those that the kernel gives to outgoing connections.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        if port in _given:
+            continue
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
+
+
+@dataclass
+class Program:
+    """A program that runs. It can be frozen, killed, and started again: same ports, same files, same flags."""
+
+    url: str
+    log: Path
+    command: list[str]
+    ready: str
+    """Where it answers 200 once it runs."""
+    env: dict[str, str] = field(default_factory=dict)
+    home: Path | None = None
+    """Its working directory; None: that of the tests."""
+    process: asyncio.subprocess.Process = field(init=False)
+
+    async def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        # Should the tests be killed, the kernel ends what they started.
+        tether = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with self.log.open("ab") as out:
+            self.process = await asyncio.create_subprocess_exec(
+                *(*tether, *self.command),
+                stdout=out,
+                stderr=out,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=os.environ | self.env,
+                cwd=self.home,
+            )
+        await answers(self.ready, self)
+
+    async def stop(self) -> None:
+        """End it as an operator does."""
+        if self.process.returncode is None:
+            self.thaw()  # what is frozen hears nothing
+            self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), 15)
+            except TimeoutError:
+                self.process.kill()
+        await self.process.wait()
+
+    async def kill(self) -> None:
+        """End it with no last word."""
+        self.process.kill()
+        await self.process.wait()
+
+    def freeze(self) -> None:
+        """Stop it in the middle of what it does. Its connections stay open."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+
+SomeProgram = TypeVar("SomeProgram", bound=Program)
 
 
 @asynccontextmanager
-async def running(
-    *command: str, log: Path, env: dict[str, str] | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(program: SomeProgram) -> AsyncIterator[SomeProgram]:
     """Run a program until the block ends."""
-    # Should the tests be killed, the kernel ends what they started.
-    tether = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-    with log.open("ab") as out:
-        process = await asyncio.create_subprocess_exec(
-            *tether, *command, stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL, env=os.environ | (env or {})
-        )
     try:
-        yield process
+        await program.start()
+        yield program
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 15)
-            except TimeoutError:
-                process.kill()
-        await process.wait()
+        await program.stop()
 
 
 def said(log: Path) -> str:
     return log.read_text()
 
 
-async def answers(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+async def answers(url: str, program: Program) -> None:
     """Wait until `url` gives a 200."""
     async with aiohttp.ClientSession() as client, asyncio.timeout(READY_WITHIN):
         while True:
-            if process.returncode is not None:
-                raise AssertionError(f"ended with {process.returncode}:\n{said(log)}")
+            if program.process.returncode is not None:
+                raise AssertionError(f"ended with {program.process.returncode}:\n{said(program.log)}")
             with contextlib.suppress(aiohttp.ClientError):
                 async with client.get(url) as answered:
                     if answered.status == 200:
@@ -113,11 +170,19 @@ class Webhook:
         """Return, for every time that people were told that alert `name` is `status`, its labels."""
         return [
             alert["labels"]
-            for notification in self.notifications
+            for notification in self.about(name)
             for alert in notification["alerts"]
             if alert["status"] == status
             and alert["labels"]["alertname"] == name
             and receiver in (None, notification["receiver"])
+        ]
+
+    def about(self, name: str) -> list[dict[str, Any]]:
+        """Return the notifications in which alert `name` is."""
+        return [
+            notification
+            for notification in self.notifications
+            if any(alert["labels"]["alertname"] == name for alert in notification["alerts"])
         ]
 
 
@@ -141,46 +206,92 @@ async def webhook() -> AsyncIterator[Webhook]:
         await runner.cleanup()
 
 
-@dataclass
-class Program:
-    url: str
-    log: Path
-    process: asyncio.subprocess.Process
+ALONE = ("--cluster.listen-address=",)
+PEER_TIMEOUT = 0.9
+"""Seconds that the second Alertmanager gives the first to notify; what that one told must be gossiped by then."""
+QUICK_CLUSTER = (
+    "--cluster.gossip-interval=50ms",
+    "--cluster.pushpull-interval=1s",
+    "--cluster.reconnect-interval=1s",
+    f"--cluster.peer-timeout={PEER_TIMEOUT * 1000:.0f}ms",
+)
 
 
 @asynccontextmanager
 async def alertmanager(
-    binary: str, config: dict[str, Any], directory: Path, *flags: str, port: int = 0, prefix: str = ""
+    binary: str,
+    config: dict[str, Any],
+    directory: Path,
+    *flags: str,
+    port: int = 0,
+    prefix: str = "",
+    cluster: Sequence[str] = ALONE,
 ) -> AsyncIterator[Program]:
     port = port or free_port()
     home = Path(tempfile.mkdtemp(prefix="alertmanager-", dir=directory))
-    file, log = home / "alertmanager.yml", home / "log"
+    file = home / "alertmanager.yml"
     file.write_text(yaml.safe_dump(config))
-    async with running(
+    url = f"http://127.0.0.1:{port}"
+    command = [
         binary,
         f"--config.file={file}",
         f"--storage.path={home}",
         f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
         f"--web.route-prefix={prefix or '/'}",
+        *cluster,
         *flags,
-        log=log,
-    ) as process:
-        await answers(f"http://127.0.0.1:{port}{prefix}/-/ready", process, log)
-        yield Program(f"http://127.0.0.1:{port}", log, process)
+    ]
+    async with running(Program(url, home / "log", command, f"{url}{prefix}/-/ready")) as program:
+        yield program
+
+
+@asynccontextmanager
+async def clustered(binary: str, config: dict[str, Any], directory: Path) -> AsyncIterator[list[Program]]:
+    """Run two Alertmanagers in one cluster."""
+    ports = [free_port(), free_port()]
+    async with AsyncExitStack() as stack:
+        both = await asyncio.gather(
+            *(
+                stack.enter_async_context(
+                    alertmanager(
+                        binary,
+                        config,
+                        directory,
+                        cluster=(
+                            *(f"--cluster.listen-address=127.0.0.1:{own}", f"--cluster.peer=127.0.0.1:{other}"),
+                            *QUICK_CLUSTER,
+                        ),
+                    )
+                )
+                for own, other in (ports, reversed(ports))
+            )
+        )
+        await asyncio.gather(*(settled(one) for one in both))
+        yield both
+
+
+async def settled(of: Program, peers: int = 2) -> None:
+    """Wait until an Alertmanager has found its peers and notifies."""
+    async with asyncio.timeout(READY_WITHIN):
+        while True:
+            cluster = (await get(f"{of.url}/api/v2/status"))["cluster"]
+            if cluster["status"] == "ready" and len(cluster["peers"]) == peers:
+                return
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
 async def prometheus(
-    rules: Sequence[dict[str, Any]], targets: Sequence[str], directory: Path
+    rules: Sequence[dict[str, Any]], targets: Sequence[str], directory: Path, resend_delay: int = 3
 ) -> AsyncIterator[Program]:
     """Run a Prometheus that evaluates every second and sends to each of `targets` (`host:port`) every fourth.
 
-    Its alerts end 12 s after they were sent, should the next send fail: more than a proxy may ever hold them up.
+    Its alerts end 12 s after they were sent, four times `resend_delay`, should the next send fail: more than a proxy
+    may ever hold them up.
     """
     port = free_port()
     home = Path(tempfile.mkdtemp(prefix="prometheus-", dir=directory))
-    file, rule_file, log = home / "prometheus.yml", home / "rules.yml", home / "log"
+    file, rule_file = home / "prometheus.yml", home / "rules.yml"
     rule_file.write_text(
         json.dumps({"groups": [{"name": f"group-{n}", "rules": [rule]} for n, rule in enumerate(rules)]})
     )
@@ -193,19 +304,19 @@ async def prometheus(
             }
         )
     )
-    async with running(
+    url = f"http://127.0.0.1:{port}"
+    command = [
         "prometheus",
         f"--config.file={file}",
         f"--storage.tsdb.path={home}/data",
         f"--web.listen-address=127.0.0.1:{port}",
-        "--rules.alert.resend-delay=3s",
-        log=log,
-    ) as process:
-        await answers(f"http://127.0.0.1:{port}/-/ready", process, log)
-        yield Program(f"http://127.0.0.1:{port}", log, process)
+        f"--rules.alert.resend-delay={resend_delay}s",
+    ]
+    async with running(Program(url, home / "log", command, f"{url}/-/ready")) as program:
+        yield program
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Proxy(Program):
     admin: str
     target: str
@@ -216,16 +327,25 @@ class Proxy(Program):
 async def proxy(
     alertmanager_url: str, directory: Path, *flags: str, env: dict[str, str] | None = None
 ) -> AsyncIterator[Proxy]:
+    """Run a proxy in a working directory of its own, where the files go that it keeps."""
     data, admin = free_port(), free_port()
-    log = Path(tempfile.mkdtemp(prefix="proxy-", dir=directory)) / "log"
-    async with running(
+    home = Path(tempfile.mkdtemp(prefix="proxy-", dir=directory))
+    command = [
         *(sys.executable, "-m", "proxy", f"--alertmanager.url={alertmanager_url}"),
         *(f"--web.listen-address=127.0.0.1:{data}", f"--web.admin-listen-address=127.0.0.1:{admin}", *flags),
-        log=log,
-        env=env,
-    ) as process:
-        await answers(f"http://127.0.0.1:{admin}/-/ready", process, log)
-        yield Proxy(f"http://127.0.0.1:{data}", log, process, f"http://127.0.0.1:{admin}", f"127.0.0.1:{data}")
+    ]
+    program = Proxy(
+        f"http://127.0.0.1:{data}",
+        home / "log",
+        command,
+        f"http://127.0.0.1:{admin}/-/ready",
+        env or {},
+        home,
+        admin=f"http://127.0.0.1:{admin}",
+        target=f"127.0.0.1:{data}",
+    )
+    async with running(program):
+        yield program
 
 
 async def model_ready(of: Proxy) -> None:
