@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from itertools import permutations
 from pathlib import Path
 
@@ -105,6 +106,17 @@ async def other_settings(run: Lab) -> None:
     await restart_with(run, "--enrichment.canary.percent=100", "--enrichment.severity-floor=author")
 
 
+async def reload(run: Lab) -> None:
+    """The same process reads its file again: nobody takes part, everybody is left alone, and all is as it was."""
+    file = run.proxy.home / "config.yaml"
+    file.write_text("{}")
+    await restart_with(run, f"--config.file={file}")
+    for text in ("enrichment: {canary: {percent: 0}}", "enrichment: {skip: ['alertname=~\".+\"']}", "{}"):
+        file.write_text(text)
+        run.proxy.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(2.5)
+
+
 async def other_names_and_an_empty_store(run: Lab) -> None:
     await run.proxy.stop()
     for path in files(run):
@@ -175,6 +187,7 @@ DISTURBANCES = {
     "every switch": Disturbed(every_switch),
     "canary": Disturbed(canary_to_nothing_and_back),
     "configuration": Disturbed(other_settings),
+    "reload": Disturbed(reload),
     "renamed, and file deleted": Disturbed(other_names_and_an_empty_store),
     "Alertmanager restarts": Disturbed(alertmanager_restarts),
     "Alertmanager and the proxy restart at once": Disturbed(both_restart),
