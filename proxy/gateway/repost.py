@@ -84,7 +84,9 @@ class _Candidate:
     first: float
     """When it was first forwarded, on the monotonic clock."""
     until: float
-    """When it is forgotten. Any sooner, and a resend would make it an alert that was never forwarded before."""
+    """When it is forgotten. Any sooner, and a resend would make it an alert that was never forwarded before.
+
+    Another sender that begins to fire later than that, by its own startsAt, begins a window of its own."""
     done: bool = False
     """It was posted, or must not be any more."""
 
