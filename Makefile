@@ -69,6 +69,8 @@ proof: $(STAMP) programs ## the long proofs
 
 bench: $(STAMP) programs ## figures for docs/explanation/performance.md, as ratios
 	$(BIN)/python tests/bench/start.py
+	$(BIN)/python tests/bench/decisions.py
+	$(BIN)/python tests/bench/stores.py
 
 demo: $(STAMP) programs ## see it work; ONCE=1 ends by itself, MODEL=local asks a model
 	$(BIN)/alertmanager-ai-proxy demo $(if $(ONCE),--once) $(if $(MODEL),--model=$(MODEL))
