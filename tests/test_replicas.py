@@ -1,0 +1,145 @@
+"""Proxies of one real Redis, and one of a real file: a switch reaches all, outlives restarts, and never flips back."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import ClientSession
+from fakes import FakeModel, body, exchange, fake_alertmanager, post, posted, settings, verdict
+from redis_servers import redis_server
+
+from proxy.app import build
+from proxy.classification.classification import Severity
+from proxy.decisions.stores.redis import RedisStore
+
+
+class Proxy:
+    def __init__(self, alertmanager, running):
+        self.alertmanager, self.running = alertmanager, running
+
+    async def ask(self, path, content=None):
+        async with ClientSession(f"http://127.0.0.1:{self.running.admin_port}") as client:
+            asked = client.get(path) if content is None else client.post(path, json=content)
+            async with asked as answered:
+                return answered.status, await answered.json()
+
+    async def mode(self):
+        return (await self.ask("/enrichment/mode"))[1]["mode"]
+
+    async def follows(self, mode):
+        async with asyncio.timeout(5):
+            while await self.mode() != mode:
+                await asyncio.sleep(0.02)
+
+    async def labels(self, *alerts):
+        await exchange(self.running.data_port, post(body(*alerts)))
+        return [got["labels"].get("ai_severity") for got in self.alertmanager.posts[-1].alerts]
+
+
+@asynccontextmanager
+async def proxy(store_url, model=None, **flags):
+    async with fake_alertmanager() as am:
+        given = settings(am.url, **{"enrichment__mode": "transparent", "store__url": store_url} | flags)
+        async with build(given, model=model) as running:
+            yield Proxy(am, running)
+
+
+@pytest.fixture
+def redis(tmp_path):
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "the announcement is missed"])
+async def test_a_switch_at_one_proxy_reaches_the_other(redis, monkeypatch, announced):
+    async def deaf(_):
+        await asyncio.Event().wait()
+        yield
+
+    if not announced:
+        monkeypatch.setattr(RedisStore, "changes", deaf)
+    async with proxy(redis.url) as one, proxy(redis.url) as other:
+        status, now = await one.ask("/enrichment/mode", {"mode": "enriched", "by": "anna"})
+        assert (status, now["mode"], now["source"], now["switched"]["by"]) == (200, "enriched", "redis", "anna")
+        await other.follows("enriched")
+        assert (await other.ask("/enrichment/mode"))[1]["switched"] == now["switched"]
+
+
+@pytest.mark.parametrize("kind", ["redis", "sqlite"])
+async def test_a_switch_outlives_a_restart_and_can_be_reset(redis, tmp_path, kind):
+    url = redis.url if kind == "redis" else f"sqlite:{tmp_path}/decisions.db"
+    async with proxy(url) as before:
+        await before.ask("/enrichment/mode", {"mode": "enriched"})
+    async with proxy(url) as after:
+        assert (await after.ask("/enrichment/mode"))[1]["source"] == kind
+        assert await after.mode() == "enriched"
+        assert (await after.ask("/enrichment/mode/reset", {}))[1]["mode"] == "transparent"
+    async with proxy(url) as later:
+        assert (await later.ask("/enrichment/mode"))[1] | {"canary": None} == {
+            "mode": "transparent",
+            "source": "config",
+            "switched": None,
+            "canary": None,
+        }
+
+
+async def test_a_redis_that_goes_away_or_is_emptied_flips_no_mode(redis):
+    async with proxy(redis.url) as one, proxy(redis.url) as other:
+        await one.ask("/enrichment/mode", {"mode": "enriched"})
+        await other.follows("enriched")
+        redis.kill()
+        await asyncio.sleep(1.2)
+        assert [await one.mode(), await other.mode()] == ["enriched", "enriched"]
+        assert (await one.ask("/enrichment/mode", {"mode": "transparent"}))[0] == 503, "it could not be kept"
+        assert await one.mode() == "enriched"
+        redis.start()  # empty
+        async with asyncio.timeout(10):
+            while not (await one.ask("/api/v1/status"))[1]["store"]["up"]:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.2)
+        assert [await one.mode(), await other.mode()] == ["enriched", "enriched"]
+    async with proxy(redis.url) as third:
+        assert await third.mode() == "enriched", "they have written it again"
+
+
+async def test_a_switch_for_a_while_ends_on_all_proxies(redis):
+    async with proxy(redis.url) as one, proxy(redis.url) as other:
+        status, now = await one.ask("/enrichment/mode", {"mode": "transparent_with_recommendations", "for": "2s"})
+        assert (status, now["mode"]) == (200, "transparent_with_recommendations")
+        await other.follows("transparent_with_recommendations")
+        await one.follows("transparent")
+        await other.follows("transparent")
+        assert (await one.ask("/enrichment/mode"))[1]["source"] == "config"
+
+
+async def test_a_proxy_that_does_not_label_sends_what_one_that_does_has_decided(redis):
+    """As while a roll-out is under way: one configuration is new, one is old."""
+    model = FakeModel([verdict(Severity.NOISE)])
+    async with proxy(redis.url, model, enrichment__mode="enriched") as new, proxy(redis.url) as old:
+        await asyncio.sleep(2.6)  # labelling begins with a lead, and each has heard of the other
+        alert = posted("Begins", severity="warning")
+        assert await new.labels(alert) == ["noise"]
+        assert await old.labels(alert) == ["noise"]
+        other = posted("Other", severity="warning")
+        assert await old.labels(other) == [None]
+        assert await new.labels(other) == [None], "bare is a decision, too"
+
+
+async def test_what_is_forgotten_at_one_proxy_is_forgotten_at_the_other(redis):
+    models = [FakeModel([verdict(severity)]) for severity in (Severity.NOISE, Severity.INFO)]
+    async with (
+        proxy(redis.url, models[0], enrichment__mode="enriched", llm__enable_cache="false") as one,
+        proxy(redis.url, models[1], enrichment__mode="enriched", llm__enable_cache="false") as other,
+    ):
+        await asyncio.sleep(2.1)
+        alert = posted("Flaps", severity="warning")
+        assert [await one.labels(alert), await other.labels(alert)] == [["noise"], ["noise"]]
+        status, answer = await one.ask("/api/v1/decisions/forget", {"filter": ['alertname="Flaps"']})
+        assert (status, answer) == (200, {"forgotten": 1})
+        async with asyncio.timeout(5):
+            while (await other.ask("/api/v1/status"))[1]["decisions"]["living"]:
+                await asyncio.sleep(0.02)
+        # Decided anew, and what each Alertmanager held is ended with the same POST.
+        assert await other.labels(alert) == ["info", "noise"]
+        assert await one.labels(alert) == ["info", "noise"]
+        assert await one.labels(alert) == ["info"]
