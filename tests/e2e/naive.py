@@ -17,8 +17,11 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from lab import Sender, background, grouped
-from real import clustered, free_port, webhook
+from lab import LIGHT, Sender, background, enriching, grouped, never_the_same
+from real import clustered, free_port, model_ready, proxy, webhook
+from redis_servers import redis_server
+
+from proxy.decisions.switch import LEAD
 
 WATCHED = 26
 """Seconds."""
@@ -57,18 +60,39 @@ async def without_end(binary: str, directory: Path) -> None:
     """Two Alertmanagers in one cluster, one alert, everybody well: what do people hear in 26 s?"""
     # One after the other: no two answers in a row agree, so no two replicas do.
     model = itertools.cycle(("critical", "warning", "info", "noise"))
-    direct, careful, careless = await asyncio.gather(
-        notifications(binary, directory),
-        notifications(binary, directory, partial(naive, model=model, remembers=True)),
-        notifications(binary, directory, partial(naive, model=model, remembers=False)),
-    )
+    async with redis_server(directory, free_port()) as redis:
+        direct, careful, careless, alone, shared = await asyncio.gather(
+            notifications(binary, directory),
+            notifications(binary, directory, partial(naive, model=model, remembers=True)),
+            notifications(binary, directory, partial(naive, model=model, remembers=False)),
+            notifications(binary, directory, partial(ours, directory, itertools.count(), "--store.url=memory:")),
+            notifications(binary, directory, partial(ours, directory, itertools.count(), f"--store.url={redis.url}")),
+        )
     print(
         f"notifications of one alert in {WATCHED} s: {len(direct)} without a proxy, {len(careful)} with a naive one"
-        f" that remembers, {len(careless)} with one that does not"
+        f" that remembers, {len(careless)} with one that does not, {len(alone)} with ours that share no store,"
+        f" {len(shared)} with ours on one Redis"
     )
-    assert len(direct) == 1
+    assert len(direct) == len(alone) == len(shared) == 1
     for told in (careful, careless):
         assert len(told) >= 10, "each Alertmanager corrects what the other one told, at every flush"
+    [by_rules], [by_the_model] = alone[0]["alerts"], shared[0]["alerts"]
+    assert by_rules["labels"]["ai_severity"] == "warning", "what all rules say"
+    assert by_the_model["labels"]["ai_severity"] != "warning"
+
+
+@asynccontextmanager
+async def ours(directory: Path, replica: Iterator[int], store: str, alertmanager_url: str) -> AsyncIterator[str]:
+    """Run the product in front of an Alertmanager; each asks a model that never says what the other one's says."""
+    async with (
+        never_the_same(next(replica)) as model,
+        proxy(
+            alertmanager_url, directory, *enriching(model), store, env={"LLM_API_KEY": "sk-lab", "PYTHONPATH": LIGHT}
+        ) as one,
+    ):
+        await model_ready(one)
+        await asyncio.sleep(LEAD.total_seconds())  # alerts that begin before all proxies have heard of it stay bare
+        yield one.url
 
 
 async def notifications(
