@@ -91,7 +91,7 @@ async def test_a_switch_that_would_divide_several_proxies_is_told(alertmanager):
     async with build(settings(alertmanager.url, alertmanager__replicas="2")) as serving:
         refused = await run("mode", "set", "enriched", url=f"http://127.0.0.1:{serving.admin_port}")
     assert refused.status == 1
-    assert refused.err.startswith("there are several proxies, and they share no store")
+    assert refused.err.startswith("there are 2 proxies")
     assert refused.err.count("\n") == 1
 
 

@@ -28,7 +28,7 @@ def admin_api(
     registry: CollectorRegistry,
     current: CurrentMode,
     switch: ModeSwitch,
-    canary: Canary,
+    canary: Callable[[], Canary],
     directory: Directory,
     ready: Callable[[], bool],
     status: Callable[[], Mapping[str, Any]],
@@ -38,7 +38,7 @@ def admin_api(
 ) -> web.Application:
     """Return the admin listener's application.
 
-    `canary` is what is configured; `status` gives a JSON object; `reload` raises ConfigError. Everything but OPEN needs
+    `canary` gives what is configured, `status` a JSON object; `reload` raises ConfigError. Everything but OPEN needs
     `token` as a bearer token where there is one. With an empty `token` it is open on a `loopback` listener, and closed
     to everybody on any other.
     """

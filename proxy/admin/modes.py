@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -54,8 +54,8 @@ class CurrentMode(Protocol):
 class Modes:
     """The handlers."""
 
-    def __init__(self, current: CurrentMode, switch: ModeSwitch, configured: Canary) -> None:
-        """What a switch leaves out of its canary is as `configured`."""
+    def __init__(self, current: CurrentMode, switch: ModeSwitch, configured: Callable[[], Canary]) -> None:
+        """What a switch leaves out of its canary is as `configured` gives it."""
         self._current = current
         self._switch = switch
         self._configured = configured
@@ -116,7 +116,7 @@ class Modes:
             return None
         if not isinstance(canary, dict):
             raise ValueError('canary wants an object such as {"percent": 10, "by": "alertname", "matchers": []}')
-        return canary_read(canary, self._configured)
+        return canary_read(canary, self._configured())
 
 
 def _mode(given: Mapping[str, Any]) -> Mode:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import secrets
 import signal
 import socket
@@ -71,8 +72,8 @@ CACHED_CLASSES: Final = 10_000
 LAST_WORDS: Final = 1.0
 """Seconds at most for what the store is still to be told when the proxy stops."""
 _NOT_ALONE: Final = (
-    "there are several proxies, and they share no store: a switch of one alone would give alerts two identities;"
-    " set store.url to a Redis, or enrichment.mode in the configuration of all"
+    "A switch of one proxy alone would give alerts two identities; set store.url to a Redis that all share, or"
+    " enrichment.mode in the configuration of all"
 )
 
 
@@ -160,9 +161,12 @@ async def build(
 
         def labels_by_rules() -> str:
             """Why several proxies could disagree on what a model says; empty when they cannot."""
-            if store.shared:
-                return "" if reach.trusted else "the shared store is away, or has just come back"
-            return "there may be several proxies, and they share no store" if watch.several else ""
+            if not store.shared:
+                return f"{watch.why_several}, and they share no store" if watch.several else ""
+            if not reach.trusted:
+                return "the shared store is away, or has just come back"
+            there = len(heartbeat.peers)
+            return "" if there >= watch.expected else f"only {there} of {watch.expected} proxies reach the shared store"
 
         forwarder = Forwarder(
             keep_alive,
@@ -203,7 +207,7 @@ async def build(
         )
 
         def agreement() -> str:
-            return _agreement(reload.settings, rules)
+            return _agreement(settings, reload.settings, rules)
 
         heartbeat = Heartbeat(
             store,
@@ -222,11 +226,12 @@ async def build(
             recovery,
             store,
             (settings.enrichment.mode, canary),
-            refused=lambda: _NOT_ALONE if watch.seen_others and not store.shared else "",
+            refused=lambda: f"{watch.why_several}. {_NOT_ALONE}" if watch.several and not store.shared else "",
             others_label=lambda: heartbeat.others_label,
         )
         reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, metrics)
-        await switch.start(await heartbeat.first())
+        known, written = await heartbeat.first()
+        await switch.start(written, known=known)
         pipeline = Pipeline(
             rollout=rollout,
             decider=decider,
@@ -254,7 +259,7 @@ async def build(
         metrics.identity_conflicts.set_function(lambda: watch.conflicts)
         metrics.labels_by_rules.set_function(lambda: bool(labels_by_rules()))
         metrics.replicas.set_function(lambda: replicas())
-        metrics.replicas_agree.set_function(lambda: heartbeat.agree)
+        metrics.replicas_agree.set_function(lambda: heartbeat.agree if store.shared else math.nan)
         metrics.converged.set_function(lambda: converged())
         metrics.store_up.set_function(lambda: reach.up)
 
@@ -300,7 +305,8 @@ async def build(
                 },
                 "replicas": {
                     "count": replicas(),
-                    "agree": heartbeat.agree,
+                    "name": heartbeat.name,
+                    "agree": heartbeat.agree if store.shared else None,
                     "agreement": agreement(),
                     "peers": heartbeat.peers,
                 },
@@ -313,7 +319,7 @@ async def build(
             registry=metrics.registry,
             current=rollout,
             switch=switch,
-            canary=canary,
+            canary=lambda: canary_of(reload.settings),
             directory=Directory(living, store, reach),
             reload=reload,
             ready=serving.is_set,
@@ -362,11 +368,21 @@ def _class_cache(settings: Settings) -> TTLCache[ClassKey, Classification] | Non
     return TTLCache(CACHED_CLASSES, settings.llm.cache_ttl.total_seconds())
 
 
-def _agreement(settings: Settings, rules: Rules) -> str:
-    """Return a hash of everything by which two proxies could decide differently about one alert."""
-    shown = masked(settings)
-    common = json.dumps([shown["enrichment"], shown["llm"], rules.hash, __version__], sort_keys=True)
-    return hashlib.blake2b(common.encode(), digest_size=8).hexdigest()
+def _agreement(begun: Settings, read: Settings, rules: Rules) -> str:
+    """Return a hash of everything by which two proxies could label one alert differently.
+
+    Of what a reload changes, as it was `read` last; of the rest, as the proxy has `begun` with it.
+    """
+    now, then = masked(read)["enrichment"], masked(begun)
+    common = [
+        __version__,
+        rules.hash,
+        prompts.VERSION,
+        {key: now[key] for key in ("mode", "skip", "canary")},
+        {key: then["enrichment"][key] for key in ("severity_floor", "severity_label", "category_label")},
+        {key: then["llm"][key] for key in ("enabled", "provider", "model", "base_url", "enable_fallback")},
+    ]
+    return hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _authorization(settings: Settings) -> str | None:
@@ -389,12 +405,18 @@ async def _reload_at(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]
             log.exception("a bug: the configuration was not read anew")
 
 
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (exc := task.exception()):
+        log.error("a bug: something that should go on has ended; restart the proxy", task=task.get_name(), exc_info=exc)
+
+
 def _nobody(_: object) -> None:
     """Hear it for nobody."""
 
 
 def _background(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_ended)
 
     async def end() -> None:
         task.cancel()

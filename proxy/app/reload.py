@@ -44,7 +44,7 @@ class Reload:
             loaded = self._load()
         except ConfigError as exc:
             self._metrics.reload_worked.set(0)
-            log.error("the configuration cannot be used, the last good one holds", problems=list(exc.problems))
+            log.error("the configuration cannot be used, the last good one holds", problems="; ".join(exc.problems))
             raise
         for warning in loaded.warnings:
             log.warning("configuration", problem=warning)
@@ -52,14 +52,21 @@ class Reload:
         self._rollout.skip([parse_matchers(matchers) for matchers in settings.enrichment.skip])
         await self._switch.configure(settings.enrichment.mode, canary_of(settings))
         set_log_level(settings.log.level)
+        changed = sorted(_differences(masked(self.settings), masked(settings)))
         self.settings = settings
         self._metrics.reload_worked.set(1)
         self._metrics.reloaded_at.set_to_current_time()
-        changed = sorted(_differences(masked(self._running), masked(settings)))
-        later = [key for key in changed if not key.startswith(AT_ONCE)]
-        log.info("configuration read anew", changed=changed)
-        if later:
-            log.warning("some settings take effect at the next start only", settings=later)
+        log.info("configuration read anew", changed="; ".join(changed))
+        if choice := self._switch.choice:
+            log.warning(
+                "the mode was switched, which outranks the configuration until it is reset",
+                mode=choice.mode.value,
+                configured=settings.enrichment.mode.value,
+                by=choice.by,
+            )
+        waiting = sorted(_differences(masked(self._running), masked(settings)))
+        if later := [key for key in waiting if not key.startswith(AT_ONCE)]:
+            log.warning("some settings take effect at the next start only", settings="; ".join(later))
 
 
 def canary_of(settings: Settings) -> Canary:

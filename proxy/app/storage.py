@@ -17,9 +17,9 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> DecisionStore
     if url == "memory:":
         return MemoryStore()
     if url.startswith("sqlite:"):
-        from proxy.decisions.stores.sqlite import SqliteStore
+        from proxy.decisions.stores.sqlite import NAME, SqliteStore
 
-        path = Path(url.removeprefix("sqlite:") or settings.storage.path / "decisions.db")
+        path = Path(url.removeprefix("sqlite:") or settings.storage.path / NAME)
         return await stack.enter_async_context(SqliteStore(path))
     from proxy.decisions.stores.redis import RedisStore
 
@@ -29,8 +29,10 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> DecisionStore
             username=settings.store.username,
             password=settings.store.password.reveal() or None,
             prefix=settings.store.prefix,
+            sentinel_username=settings.store.sentinel_username,
+            sentinel_password=settings.store.sentinel_password.reveal() or None,
             timeout=settings.store.timeout.total_seconds(),
         )
-    except ValueError as exc:
+    except (ValueError, TypeError) as exc:
         raise ConfigError([f"store.url: {exc}"]) from exc
     return await stack.enter_async_context(store)

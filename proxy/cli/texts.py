@@ -90,11 +90,16 @@ def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
     yield from _alertmanager(found["alertmanager"])
     yield from _store(found["store"])
     count, agree = found["replicas"]["count"], found["replicas"]["agree"]
-    together = "configured alike" if agree else "they DIFFER in version, rules or settings: labels may, too"
-    yield not agree, "proxies", "1, this one" if count == 1 else f"{count}, {together}"
-    for name, peer in found["replicas"]["peers"].items() if count > 1 else ():
+    together = {
+        True: "configured alike",
+        False: "they DIFFER in version, rules or settings: labels may, too",
+        None: "which CANNOT SEE EACH OTHER: they share no store, so compare their modes and settings yourself",
+    }[agree]
+    yield count > 1 and not agree, "proxies", "1, this one" if count == 1 else f"{count}, {together}"
+    for name, peer in found["replicas"]["peers"].items() if count > 1 and agree is not None else ():
         peculiar = f"{peer.get('mode', '?')}, {peer.get('labelled', '?')} labelled, version {peer.get('version', '?')}"
-        yield False, "", f"{name}: {peculiar}"
+        this = " (this one)" if name == found["replicas"]["name"] else ""
+        yield False, "", f"{name}{this}: {peculiar}, settings {peer.get('agreement', '?')}"
     there = found["decisions"]
     draining = "; DRAINING: they keep their labels until they end" if there["labelled"] and not enriched else ""
     yield False, "alerts", f"{there['living']} known, {there['labelled']} of them labelled{draining}"

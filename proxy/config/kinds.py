@@ -243,21 +243,29 @@ class StoreUrlKind(Kind[str]):
         if text == "memory:" or re.fullmatch(r"sqlite:[^?#]*", text):
             return text
         if found := re.fullmatch(
-            r"rediss?(?:\+(sentinel|cluster))?://([^/?#\s]+)((?:/[^/?#\s]+)*)/?(?:\?ssl_[^#\s]+)?", text
+            r"rediss?(?:\+(sentinel|cluster))?://([^/?#\s]+)((?:/[^/?#\s]+)*)/?"
+            r"(?:\?(?:&?ssl_(?:ca_certs|ca_path|certfile|keyfile|check_hostname)=[^#&\s]+)+)?",
+            text,
         ):
             kind, hosts, path = found[1], found[2].split(","), found[3].split("/")[1:]
-            if not all(_HOST.fullmatch(host) for host in hosts) or (kind is None and len(hosts) > 1):
+            if kind is None and len(hosts) > 1:
+                raise ValueError("of several servers, want redis+sentinel://… or redis+cluster://…")
+            if not all(map(_is_host, hosts)):
                 raise ValueError(f"bad address in the URL of the store, {self.want}")
             if kind == "sentinel" and not path:
                 raise ValueError("the name of the master is missing, want redis+sentinel://host:26379/mymaster")
             databases = path[1:] if kind == "sentinel" else path
-            if len(databases) > (kind != "cluster") or not all(re.fullmatch("[0-9]{1,4}", d) for d in databases):
+            if kind == "cluster" and path:
+                raise ValueError("a Cluster has no numbered databases, leave out what follows the last server")
+            if len(databases) > 1 or not all(re.fullmatch("[0-9]{1,4}", d) for d in databases):
                 raise ValueError(f"want nothing but the number of a database at its end, {self.want}")
             return text
         raise ValueError(f"no such kind of store, {self.want}")
 
 
-_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+def _is_host(text: str) -> bool:
+    found = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
+    return found is not None and 0 < int(found[1] or 1) < 65536
 
 
 class ReplicasKind(Kind[int]):

@@ -99,8 +99,8 @@ class Alertmanager(Section):
     )
     replicas: Replicas = setting(
         default=0,
-        description="How many proxies receive the same alerts. `auto`: several, if Alertmanager has ever had peers. "
-        "Several proxies need a shared `store.url`; without one all labels are the rules'.",
+        description="How many proxies receive the same alerts. `auto`: several, if Alertmanager has had peers since "
+        "the proxy started. Several proxies need a shared `store.url`; without one all labels are the rules'.",
     )
     basic_auth: BasicAuth = BasicAuth()
     authorization: Authorization = Authorization()
@@ -185,10 +185,12 @@ class Store(Section):
     )
     username: str | None = setting(default=None, description="User of the Redis, if it has one.")
     password: Secret = setting(default=Secret(), description="Password of the Redis.")
+    sentinel_username: str | None = setting(default=None, description="User of the Sentinels, if they have one.")
+    sentinel_password: Secret = setting(default=Secret(), description="Password of the Sentinels.")
     timeout: Duration = setting(
         default=timedelta(milliseconds=100),
         description="How long Redis has for one answer, the making of a connection included. A POST waits for a few of "
-        "them at most.",
+        "them at most. No longer than 1s.",
     )
     prefix: NamePrefix = setting(
         default="aiproxy",
@@ -277,6 +279,12 @@ class Settings(Section):
                 f"alertmanager.url ({self.alertmanager.url}) is the proxy's own web.listen_address ({listens}): "
                 "it would forward to itself; want Alertmanager's address, 9093 by default",
             )
+        if self.store.timeout > timedelta(seconds=1):
+            yield Remark(
+                ("store.timeout",),
+                f"store.timeout ({format_duration(self.store.timeout)}) is longer than 1s: alerts would wait for "
+                "a Redis that is away; want for example 100ms",
+            )
         auth = self.alertmanager.basic_auth
         if self.alertmanager.authorization.credentials and (auth.username or auth.password):
             yield Remark(
@@ -298,6 +306,13 @@ class Settings(Section):
                 ("alertmanager.timeout",),
                 f"alertmanager.timeout ({format_duration(timeout)}) should be below 10s: Prometheus gives up by then "
                 "unless told otherwise, and drops what it cannot send",
+            )
+        auth = self.alertmanager.basic_auth
+        if bool(auth.password) is not bool(auth.username):
+            yield Remark(
+                ("alertmanager.basic_auth.password", "alertmanager.basic_auth.username"),
+                "alertmanager.basic_auth has a user without a password, or the reverse: Alertmanager will refuse the "
+                "proxy's own questions",
             )
         if self.alertmanager.replicas > 1 and not self.store.url.startswith("redis"):
             yield Remark(

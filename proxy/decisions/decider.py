@@ -82,11 +82,12 @@ class Decider:
         return self._living.seen(alert)
 
     async def decide(
-        self, new: Sequence[tuple[Alert, Treatment]], wait: float, *, recovered: bool = True
+        self, new: Sequence[tuple[Alert, Treatment]], wait: float, *, recovered: bool = True, in_time: bool = True
     ) -> Mapping[Identity, Decision]:
         """Return a decision for each of the `new` alerts, after at most `wait` seconds.
 
-        Until it is `recovered` what Alertmanager holds, the rules alone decide, and provisionally.
+        Until it is `recovered` what Alertmanager holds, the rules alone decide, and provisionally. When it is not
+        `in_time` any more a shared store is told afterwards, and the rules decide.
 
         A bug that one alert brings out costs that alert its labels: it goes bare, and its neighbours are decided
         one by one.
@@ -94,13 +95,13 @@ class Decider:
         if not new:
             return {}
         try:
-            return await self._decide(new, wait, recovered)
+            return await self._decide(new, wait, recovered, in_time)
         except Exception:
             log.exception("deciding a batch failed, going on one by one", alerts=len(new))
         decided: dict[Identity, Decision] = {}
         for alert, treatment in new:
             try:
-                decided |= await self._decide([(alert, treatment)], 0, recovered)
+                decided |= await self._decide([(alert, treatment)], 0, recovered, in_time)
             except Exception:
                 self._on_fault("decide")
                 log.exception("deciding failed, the alert goes as it came", alertname=alert.name)
@@ -140,11 +141,11 @@ class Decider:
         self._living.settle()
 
     async def _decide(
-        self, new: Sequence[tuple[Alert, Treatment]], wait: float, recovered: bool
+        self, new: Sequence[tuple[Alert, Treatment]], wait: float, recovered: bool, in_time: bool
     ) -> dict[Identity, Decision]:
         until = self._monotonic() + wait
         alerts = {alert.identity: alert for alert, _ in new}
-        held = await self._ask(alerts, wait)
+        held = await self._ask(alerts, wait) if in_time else {}
         asked = [
             (alert, treatment)
             for alert, treatment in new
@@ -154,7 +155,9 @@ class Decider:
         by_rules, late = await self._propose(asked, max(0.0, until - self._monotonic()), recovered, proposed)
         mine = {identity: self._living.candidate(decision, alerts[identity]) for identity, decision in proposed.items()}
         if self._store.shared:
-            claimed = await self._reach.ask(lambda: self._store.claim(list(mine.values())), until - self._monotonic())
+            claims = list(mine.values())
+            left = until - self._monotonic()
+            claimed = await self._reach.ask(lambda: self._store.claim(claims), left) if in_time else None
             if claimed is None:
                 # The others will not hear of it: what everybody decides alike.
                 for identity, decision in by_rules.items():

@@ -41,7 +41,7 @@ class Heartbeat:
         self._store = store
         self._reach = reach
         self._living = living
-        self._name = name
+        self.name = name
         self._me = me
         self._generation = ""
         self._wanted = asyncio.Event()
@@ -51,7 +51,7 @@ class Heartbeat:
     @property
     def others_label(self) -> bool:
         """Whether another proxy of the store gives labels, or sends alerts that have some; as far as is known."""
-        others = [peer for name, peer in self.peers.items() if name != self._name]
+        others = [peer for name, peer in self.peers.items() if name != self.name]
         return any(peer.get("mode") == Mode.ENRICHED.value or peer.get("labelled") for peer in others)
 
     @property
@@ -59,9 +59,18 @@ class Heartbeat:
         """Whether all proxies of the store have the same configuration and rules."""
         return len({peer.get("agreement") for peer in self.peers.values()}) <= 1
 
-    async def first(self) -> str | None:
-        """Hear, before anything else, what was switched; None when the store is away or knows nothing."""
-        return await self._beat()
+    async def first(self) -> tuple[bool, str | None]:
+        """Hear, before anything else, what was switched; return whether the store answered, and what it knows."""
+        for pause in (0.1, 0.3, 0.0):
+            try:
+                written = await self._beat()
+            except Exception:
+                log.exception("a bug: hearing from the store failed")
+                return False, None
+            if self._reach.up:
+                return True, written
+            await asyncio.sleep(pause)
+        return False, None
 
     async def run(self, switch: Switch) -> None:
         """Beat on; the owner cancels it."""
@@ -69,6 +78,7 @@ class Heartbeat:
         async with asyncio.TaskGroup() as tasks:
             if self._store.shared:
                 tasks.create_task(self._listen())
+            following: asyncio.Task[None] = tasks.create_task(asyncio.sleep(0))
             while True:
                 try:
                     async with asyncio.timeout(every):
@@ -78,9 +88,9 @@ class Heartbeat:
                 self._wanted.clear()
                 try:
                     written = await self._beat()
-                    if self._reach.up:
+                    if self._reach.up and following.done():
                         # Aside: to begin labelling Alertmanager is asked, and the beat must go on meanwhile.
-                        tasks.create_task(self._follow(switch, written))
+                        following = tasks.create_task(self._follow(switch, written))
                 except Exception:
                     log.exception("a bug: hearing from the store failed")
 
@@ -92,20 +102,28 @@ class Heartbeat:
 
     async def _beat(self) -> str | None:
         try:
-            beat = await self._store.beat(self._name, json.dumps(dict(self._me())))
+            beat = await self._store.beat(self.name, json.dumps(dict(self._me())))
         except StoreError as exc:
             self._reach.lost(exc)
             return None
+        was_away = not self._reach.up
         self._reach.found()
         if self._generation and beat.generation != self._generation:
             log.error("the decision store has lost what it held; it is written anew")
             self._living.nothing_is_kept()
+        elif was_away and self._store.shared:
+            self._living.nothing_is_kept()  # it may have lost its last writes
         self._generation = beat.generation
         self.peers = {name: _object(text) for name, text in beat.peers.items()}
         return beat.state
 
     async def _listen(self) -> None:
+        heard = False
         while True:
+            if heard:
+                # What was forgotten or claimed while we did not listen shows when we tell what we go by.
+                self._living.nothing_is_kept()
+            heard = True
             try:
                 async with aclosing(self._store.changes()) as changes:
                     async for change in changes:

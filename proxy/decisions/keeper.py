@@ -99,16 +99,32 @@ class Keeper:
         while self._loaded and self._reach.up and (taken := self._living.take_unkept(SLICE)):
             try:
                 await self.claim(taken)
-            except BaseException as exc:
+            except StoreError as exc:
                 self._living.not_kept(taken)
-                if not isinstance(exc, StoreError):
-                    raise
                 self._reach.lost(exc)
+            except asyncio.CancelledError:
+                self._living.not_kept(taken)
+                raise
+            except Exception:
+                log.exception("a bug: a slice of decisions is kept one by one")
+                await self._one_by_one(taken)
+            await asyncio.sleep(0)  # a store in memory suspends nowhere
         self._unkept.clear()
+
+    async def _one_by_one(self, taken: Sequence[Kept]) -> None:
+        """Keep what can be kept. What cannot stays in memory alone, and holds nothing up."""
+        for kept in taken:
+            try:
+                await self.claim([kept])
+            except StoreError as exc:
+                self._living.not_kept([kept])
+                self._reach.lost(exc)
+            except Exception:
+                log.exception("a bug: a decision is not kept", alert=kept.original)
 
     async def claim(self, mine: Sequence[Kept]) -> None:
         """Have the store keep `mine`, and go by what it holds in their place. Raises StoreError."""
-        held = await self._store.claim(mine)
+        held = await self._store.claim(mine, patient=True)
         if not self._store.shared:
             # Nobody else writes there: what is left in it of another life yields.
             yielding = [
@@ -116,7 +132,7 @@ class Keeper:
                 for kept in mine
                 if held[kept.decision.identity].decision.labels != kept.decision.labels
             ]
-            held = {**held, **(await self._store.claim(yielding) if yielding else {})}
+            held = {**held, **(await self._store.claim(yielding, patient=True) if yielding else {})}
         handed_over = 0
         for kept in mine:
             winner = held[kept.decision.identity]

@@ -26,7 +26,7 @@ REFIRE: Final = timedelta(minutes=15).total_seconds()
 that is a new alert to everybody, so it is decided anew."""
 LOADED: Final = timedelta(minutes=10).total_seconds()
 """The shortest time that a loaded decision lives: its alert may come with the next resend, whatever the clocks say."""
-STALE: Final = timedelta(minutes=10).total_seconds()
+STALE: Final = timedelta(minutes=2).total_seconds()
 """What the store knows of a decision's end may lag behind by this; it is told that much more."""
 HANDING_OVER: Final = timedelta(minutes=10).total_seconds()
 """How long an alert is waited for whose former labels are to be ended: Alertmanager ends them itself by then."""
@@ -93,6 +93,7 @@ class Living:
         self._provisional: set[Identity] = set()
         self._loaded: set[Identity] = set()
         self._ended: dict[Identity, int] = {}
+        """The lives that ended with a new one, until that is decided about."""
         self._former: dict[Identity, tuple[float, tuple[LabelSet, ...]]] = {}
         self._unkept: dict[Identity, None] = {}
         self.on_unkept: Callable[[], None] = lambda: None
@@ -182,7 +183,7 @@ class Living:
         if self._overflow.seen(identity):
             return Decision(identity)
         if self.full and not held.decision.labels and not held.decision.annotations:
-            self._overflow.add(identity)
+            self._overflow.add(identity, held.left - STALE)
             return held.decision
         entry = self._enter(held)
         self._sight(entry, alert)
@@ -306,7 +307,8 @@ class Living:
         """Return decisions that the store is to be told; they count as told unless they are given to `not_kept`."""
         taken: list[Kept] = []
         while self._unkept and len(taken) < at_most:
-            identity, _ = self._unkept.popitem()
+            identity = next(iter(self._unkept))  # who waits longest
+            del self._unkept[identity]
             if entry := self._entries.get(identity):
                 taken.append(self._kept(entry))
         return taken
@@ -316,6 +318,8 @@ class Living:
         if (entry := self._entries.get(told.decision.identity)) and entry.life == told.life:
             entry.life, entry.replaces = life, 0
             entry.kept_until = self._monotonic() + told.left - STALE
+            if life != told.life:
+                self._note(told.decision.identity)  # of its life the store was told nothing yet
 
     def not_kept(self, taken: Sequence[Kept]) -> None:
         """The store could not be told."""
@@ -340,6 +344,8 @@ class Living:
                 yield
         for identity in [identity for identity, (until, _) in self._former.items() if until < now]:
             del self._former[identity]
+        if len(self._ended) > self._capacity:
+            self._ended.clear()  # new lives that went bare for want of room
 
     def _enter(self, held: Kept) -> _Entry:
         entry = _Entry(

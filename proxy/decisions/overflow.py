@@ -24,31 +24,35 @@ class Overflow:
         self._now = now
         self._recent: set[int] = set()
         self._before: set[int] = set()
+        self._long: set[int] = set()
+        """Those whose endsAt is far away; remembered as long as the proxy runs."""
         self._turned = monotonic()
         self.lost_at: datetime | None = None
         """When one was last too many to be remembered. None: never."""
 
     def __len__(self) -> int:
-        return len(self._recent) + len(self._before)
+        return len(self._recent) + len(self._before) + len(self._long)
 
-    def add(self, identity: Identity) -> None:
-        """Remember an alert; over the capacity, only that there was one."""
+    def add(self, identity: Identity, lasts: float = 0.0) -> None:
+        """Remember an alert, for `lasts` seconds at least; over the capacity, only that there was one."""
         self._turn()
         if len(self) >= self._capacity:
             self.lost_at = self._now()
+        elif lasts > self._lifetime:
+            self._long.add(_short(identity))
         else:
             self._recent.add(_short(identity))
 
     def seen(self, identity: Identity) -> bool:
         """Return whether the alert, which has just arrived, went bare before."""
-        if not self._recent and not self._before:
+        if not len(self):
             return False
         self._turn()
         short = _short(identity)
         if short in self._before:
             self._before.discard(short)
             self._recent.add(short)
-        return short in self._recent
+        return short in self._recent or short in self._long
 
     def _turn(self) -> None:
         for _ in range(2):

@@ -68,13 +68,15 @@ class DecisionStore(Protocol):
         """Return the decisions there are; those without one are left out."""
         ...
 
-    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+    async def claim(self, new: Sequence[Kept], *, patient: bool = False) -> Mapping[Identity, Kept]:
         """Keep decisions; return, for each, the one that holds. Never executed after it has raised StoreError.
 
         The first one wins. Where there is one already
-        - with the same labels, it keeps its life and takes the rest from the new one;
         - of the life that the new one `replaces`, the new one takes its place;
-        - with other labels, it holds, and lives at least as long as the new one.
+        - of the same life and with the same labels, it takes the rest from the new one;
+        - else it holds, and lives at least as long as the new one: what is known of another life says nothing of it.
+
+        `patient`: no alert waits for it.
         """
         ...
 

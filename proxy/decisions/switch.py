@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 LEAD: Final = timedelta(seconds=2)
 """How far ahead several proxies agree to begin labelling: all have heard of it by then, and read every POST."""
+UNKNOWN: Final = -1
+"""The revision before the store has answered: whatever it holds is newer."""
 TICK: Final = 0.25
 """Seconds between looks at whether a switch has expired."""
 
@@ -67,8 +69,15 @@ class Switch:
         choice = self._state.choice
         return choice if choice and (choice.until is None or choice.until > self._now()) else None
 
-    async def start(self, written: str | None) -> None:
-        """Take up what the store remembers, before the first alert comes."""
+    async def start(self, written: str | None, *, known: bool = True) -> None:
+        """Take up what the store remembers, before the first alert comes.
+
+        While it is not `known` what that is, the configuration holds, and nothing is written.
+        """
+        if not known:
+            self._state = State(revision=UNKNOWN)
+            self._apply()
+            return
         self._state = self._read(written) or State()
         if self._state.choice and not self.choice:
             # Nobody knows what passed since it expired.
@@ -97,7 +106,7 @@ class Switch:
         `by` and `origin` say who asked from where, for the log and for `choice`. Raises SwitchRefused, Superseded when
         somebody else asked for a mode meanwhile, and StoreError: then nothing has changed.
         """
-        if why := self._refused():
+        if mode is not None and (why := self._refused()):
             raise SwitchRefused(why)
         self._asked += 1
         mine = self._asked
@@ -140,7 +149,15 @@ class Switch:
     async def heard(self, written: str | None) -> None:
         """Follow what the store holds, if it is newer; write ours again, if it has lost it."""
         state = self._read(written)
-        if state is None or state.revision < self._state.revision:
+        if self._state.revision == UNKNOWN:
+            # Asked for the first time. What labels meanwhile has begun when the proxy has.
+            since = self._rollout.labelling_since
+            await self.start(written)
+            if written is None and since is not None:
+                self._state = replace(self._state, labelling_since=since)
+                await self._write_again()
+            await self.follow()
+        elif state is None or state.revision < self._state.revision:
             await self._write_again()
         elif state != self._state:
             was, before = self._rollout.mode, self._state.choice
@@ -175,7 +192,10 @@ class Switch:
         while True:
             await asyncio.sleep(TICK)
             was = self._rollout.mode
-            await self.follow()
+            try:
+                await self.follow()
+            except Exception:
+                log.exception("a bug: the mode could not be followed, trying again")
             if was is not self._rollout.mode:
                 log.warning("the switch has expired", mode=self._rollout.mode.value, was=was.value)
 
@@ -212,7 +232,8 @@ class Switch:
     def _end_labelling(self) -> bool:
         """Note that alerts go bare from now on, when nobody labels any more; return whether that is news."""
         over = (
-            self._rollout.mode is not Mode.ENRICHED
+            self._state.revision != UNKNOWN
+            and self._rollout.mode is not Mode.ENRICHED
             and self._state.labelling_since is not None
             and not self._announced()
             and not self._others_label()

@@ -78,6 +78,7 @@ class Watch:
         self._every = every
         self._alone_since: float | None = None
         self._several: bool | None = None
+        self._now_peers = 0
         self.peers: int | None = None
         """The most peers that Alertmanager ever named, itself among them; None: it has not answered yet."""
         self.conflicts = 0
@@ -91,6 +92,20 @@ class Watch:
         return self._several is not False
 
     @property
+    def expected(self) -> int:
+        """How many proxies there should be now: one for each Alertmanager, unless the settings say otherwise."""
+        return self._replicas if self._replicas is not None else max(1, self._now_peers)
+
+    @property
+    def why_several(self) -> str:
+        """What to tell people about `several`."""
+        if self._replicas is not None:
+            return f"there are {self._replicas} proxies"
+        if self._several:
+            return f"Alertmanager has {self.peers} peers, so there are several proxies"
+        return "it is not known yet whether Alertmanager has peers; alertmanager.replicas: 1 says that it has none"
+
+    @property
     def seen_others(self) -> bool:
         """Whether there certainly are other proxies."""
         return self._replicas > 1 if self._replicas is not None else self._several is True
@@ -102,10 +117,15 @@ class Watch:
         except UpstreamError as exc:
             log.debug("cannot read Alertmanager's status", error=str(exc))
             return
+        self._now_peers = cluster.peers
         self.peers = max(self.peers or 0, cluster.peers)
         if self.peers > 1:
             if not self._several:
-                log.info("Alertmanager has peers: several proxies are reckoned with", peers=self.peers)
+                log.warning(
+                    "Alertmanager has peers, so there are several proxies: without a shared store all labels are the"
+                    " rules', whatever the model says; see store.url",
+                    peers=self.peers,
+                )
             self._several = True
         elif cluster.peers == 0:
             self._several = False

@@ -132,7 +132,9 @@ class Pipeline:
         until = begun if resolves else begun + self._budget
         for some in _slices(list(new.values())):
             wait = max(0.0, until - self._monotonic())
-            decided |= await self._decider.decide(some, wait, recovered=self._recovery.done)
+            # A POST of many thousands: the rest is decided here, and agreed upon with others afterwards.
+            in_time = self._monotonic() <= begun + self._budget
+            decided |= await self._decider.decide(some, wait, recovered=self._recovery.done, in_time=in_time)
             await asyncio.sleep(0)  # deciding by what is known suspends nowhere
 
         annotating = self._rollout.mode is not Mode.TRANSPARENT
@@ -141,10 +143,12 @@ class Pipeline:
         handed_over: dict[Identity, Sequence[LabelSet]] = {}
         awaiting: list[Sent] = []
         async for item, alert in _breathing(read):
-            more = self._inject(item, alert, self._latest(decided.get(alert.identity)), annotating)
+            decision = self._latest(decided.get(alert.identity))
+            more = self._inject(item, alert, decision, annotating)
             labels += more.labels
             annotations += more.annotations
-            if former := self._living.former(alert.identity):
+            # Never the end of what this very POST says: it may have been forgotten while others were waited for.
+            if former := [f for f in self._living.former(alert.identity) if decision and f != decision.labels]:
                 labels += self._ending(batch, item, alert, former)
                 handed_over[alert.identity] = former
             if annotating and alert.identity not in resolved and self._decider.awaits_text(alert.identity):
@@ -201,9 +205,15 @@ class Pipeline:
             return Treatment.PLAIN
 
     def _latest(self, decision: Decision | None) -> Decision | None:
-        """Return `decision` with the text that landed since it was looked up, while another alert was waited for."""
+        """Return what holds now in the place of `decision`, which was looked up before others were waited for.
+
+        Other labels only where the alert was handed over meanwhile: those of a new life are not for what ends the old.
+        """
         latest = self._decider.decision(decision.identity) if decision else None
-        return latest if latest and decision and latest.labels == decision.labels else decision
+        if latest is None or decision is None:
+            return decision
+        same = latest.labels == decision.labels or decision.labels in self._living.former(decision.identity)
+        return latest if same else decision
 
     def _inject(
         self, item: alerts.Item, alert: Alert, decision: Decision | None, annotating: bool

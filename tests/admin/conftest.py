@@ -51,7 +51,7 @@ async def admin(aiohttp_client):
             registry=CollectorRegistry(),
             current=switch,
             switch=switch,
-            canary=CONFIGURED,
+            canary=lambda: CONFIGURED,
             directory=Directory(living, store, Reach(shared=store.shared, on_error=lambda: None)),
             ready=lambda: ready,
             status=lambda: {"version": "1"},

@@ -23,8 +23,8 @@ def settle(held: Kept | None, new: Kept) -> Kept:
     """
     if held is None or (new.replaces and held.life == new.replaces):
         return replace(new, replaces=0)
-    if held.decision.labels == new.decision.labels:
-        return replace(new, life=held.life, replaces=0)
+    if held.decision.labels == new.decision.labels and held.life == new.life:
+        return replace(new, replaces=0)
     return held if held.left >= new.left else replace(held, left=new.left)
 
 
@@ -40,7 +40,10 @@ def written(labels: LabelSet) -> str:
 
 def read(text: str | bytes) -> LabelSet:
     """Return the labels that `written` wrote; ValueError when it was somebody else."""
-    labels = json.loads(text)
+    try:
+        labels = json.loads(text)
+    except RecursionError as exc:
+        raise ValueError("labels are no such thing") from exc
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
         raise ValueError("labels are an object of texts")
     return labels

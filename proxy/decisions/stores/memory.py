@@ -36,7 +36,7 @@ class MemoryStore:
         now = self._monotonic()
         return {i: kept for i in identities if (kept := self._held(i, now))}
 
-    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+    async def claim(self, new: Sequence[Kept], *, patient: bool = False) -> Mapping[Identity, Kept]:
         now = self._monotonic()
         held = {}
         for kept in new:

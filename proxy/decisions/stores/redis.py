@@ -57,8 +57,8 @@ PATIENCE: Final = 5.0
 """Seconds for one page of a load, and for a sign of life from a silent subscription. No alert waits for either."""
 SILENCE: Final = 5.0
 """Seconds without a message after which a subscription is asked whether it is still there."""
-PEER: Final = 10
-"""Seconds for which a proxy that said nothing more is still there."""
+PEER: Final = 3
+"""Seconds for which a proxy that said nothing more is still there: a few beats."""
 
 # Ends a script that comes too late, or that was given a moment on another clock: that lies further ahead than anybody
 # waits. Two elements in the answer say so.
@@ -94,6 +94,7 @@ class Call(NamedTuple):
 
 
 _GET: Final = Script(f"""
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return false end
 local held = redis.call('HMGET', KEYS[1], {_FIELDS})
 if not held[1] then return false end
 held[7] = redis.call('PTTL', KEYS[1])
@@ -103,9 +104,11 @@ return held
 _CLAIM: Final = Script(
     f"""
 local life, labels, left, replaces = ARGV[3], ARGV[4], ARGV[9], ARGV[10]
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 local held = redis.call('HMGET', KEYS[1], {_FIELDS})
 if held[1] and held[1] ~= replaces then
-  if held[2] ~= labels then
+  if held[2] ~= labels or held[1] ~= ARGV[3] then
     held[7] = redis.call('PTTL', KEYS[1])
     if held[7] >= 0 and held[7] < tonumber(left) then
       redis.call('PEXPIRE', KEYS[1], left)
@@ -113,7 +116,6 @@ if held[1] and held[1] ~= replaces then
     end
     return {{time[1], time[2], unpack(held, 1, 7)}}
   end
-  life = held[1]
 end
 redis.call('HSET', KEYS[1], 'life', life, 'labels', labels, 'annotations', ARGV[5], 'original', ARGV[6],
   'resolved_at', ARGV[7], 'fires_until', ARGV[8])
@@ -246,15 +248,24 @@ class RedisStore:
         found = await self._run(_GET, [Call((self._key(i),)) for i in asked])
         return {i: kept for i, held in zip(asked, found, strict=True) if held and (kept := _kept(i, held, _read))}
 
-    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+    async def claim(self, new: Sequence[Kept], *, patient: bool = False) -> Mapping[Identity, Kept]:
+        within = PATIENCE if patient else self._timeout
+        held = await self._claim(new, within)
+        if spoilt := [kept for kept in new if kept.decision.identity not in held]:
+            # Nobody can go by what somebody else wrote there.
+            await self._run(_FORGET, [Call((self._key(kept.decision.identity),)) for kept in spoilt], within=within)
+            held |= await self._claim(spoilt, within)
+        return held
+
+    async def _claim(self, new: Sequence[Kept], within: float) -> dict[Identity, Kept]:
+        """Claim, and leave out what nobody can read."""
         held: dict[Identity, Kept] = {}
         calls = [Call((self._key(kept.decision.identity),), _fields(kept)) for kept in new]
-        for kept, (_, _, life, *rest) in zip(new, await self._run(_CLAIM, calls), strict=True):
+        for kept, (_, _, life, *rest) in zip(new, await self._run(_CLAIM, calls, within=within), strict=True):
             identity = kept.decision.identity
-            holds = _kept(identity, [life, *rest], _read) if rest else replace(kept, life=int(life), replaces=0)
-            if holds is None:
-                raise StoreError(f"Redis at {self._topology}: {self._key(identity)} was not written by us, delete it")
-            held[identity] = holds
+            holds = _kept(identity, [life, *rest], _read) if rest else _mine(kept, life)
+            if holds is not None:
+                held[identity] = holds
         return held
 
     async def forget(self, identities: Collection[Identity]) -> None:
@@ -281,14 +292,19 @@ class RedisStore:
                 if not isinstance(found, StoreError):
                     raise found
             else:
-                self._generations[tag] = found[0][2].decode()
+                self._generations[tag] = found[0][2].decode(errors="replace")
         if isinstance(said, BaseException):
             raise said
         ((_, _, generation, state, *peers),) = said
-        texts = [text.decode() for text in peers]
+        texts = [text.decode(errors="replace") for text in peers]
         return Beat(
-            "/".join([generation.decode(), *(self._generations[tag] for tag in tags if tag in self._generations)]),
-            None if state is None else state.decode(),
+            "/".join(
+                [
+                    generation.decode(errors="replace"),
+                    *(self._generations[tag] for tag in tags if tag in self._generations),
+                ]
+            ),
+            None if state is None else state.decode(errors="replace"),
             dict(zip(texts[::2], texts[1::2], strict=True)),
         )
 
@@ -445,6 +461,14 @@ def _fields(kept: Kept) -> list[str | int]:
     ]
 
 
+def _mine(kept: Kept, life: bytes) -> Kept | None:
+    """Return the claim that holds, under the life that was there first; None when that is no life."""
+    try:
+        return replace(kept, life=int(life), replaces=0)
+    except ValueError:
+        return None
+
+
 def _kept(identity: Identity, held: Sequence[Any], texts: Callable[[bytes], LabelSet]) -> Kept | None:
     """Return a hash's decision; None when somebody else wrote it."""
     life, labels, annotations, original, resolved_at, fires_until, left = held
@@ -457,7 +481,7 @@ def _kept(identity: Identity, held: Sequence[Any], texts: Callable[[bytes], Labe
             float(resolved_at) if resolved_at else None,
             float(fires_until) if fires_until else None,
         )
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         log.warning("a key in Redis was not written by us", identity=identity.hex())
         return None
 

@@ -29,12 +29,17 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+NAME: Final = "decisions.db"
+"""Of the file, where no other is named."""
 AT_LEAST: Final = 600.0
 """Seconds that a loaded decision lives, whatever the clock did while no proxy ran: alerts that fire come again."""
 TRY_AGAIN: Final = 1.0
 """Seconds between two tries to open a file that could not be opened."""
 SWEEP: Final = 60.0
 """Seconds between two times that what has ended is removed."""
+_HEADER: Final = b"SQLite format 3\0"
+_APPLICATION: Final = 0x41415031
+"""What this program's files say of themselves: AAP1."""
 _LOCKED: Final = 0.1
 """Seconds that another program may hold the file."""
 _PATIENCE: Final = 10.0
@@ -110,8 +115,8 @@ class SqliteStore:
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Kept]:
         return await self._do(partial(self._file.get, identities))
 
-    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
-        return await self._do(partial(self._file.claim, new))
+    async def claim(self, new: Sequence[Kept], *, patient: bool = False) -> Mapping[Identity, Kept]:
+        return await self._do(partial(self._file.claim, new), _PATIENCE if patient else None)
 
     async def forget(self, identities: Collection[Identity]) -> None:
         await self._do(partial(self._file.forget, identities))
@@ -317,12 +322,17 @@ class _File:
         # Made by us and not by SQLite, which would let everybody read what fires here.
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(handle).st_mode & 0o077:
-                os.fchmod(handle, 0o600)
+            begins = os.read(handle, len(_HEADER))
         finally:
             os.close(handle)
+        if begins and begins != _HEADER and self.path.name != NAME:
+            # A slip in store.url must not cost somebody's file. One of our own name has gone bad.
+            raise StoreError(f"{self.path}: is no file of decisions; name another one in store.url, or remove it")
         db = self._db = sqlite3.connect(self.path, timeout=_LOCKED, isolation_level=None)
         self._inode = _inode(self.path)
+        (of,) = db.execute("PRAGMA application_id").fetchone()
+        if of != _APPLICATION and db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            raise StoreError(f"{self.path}: is another program's database; name another file in store.url")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         self._migrate(db)
@@ -353,6 +363,7 @@ class _File:
                 for statement in migration.split(";"):
                     db.execute(statement)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('generation', ?)", (secrets.token_hex(8),))
+            db.execute(f"PRAGMA application_id = {_APPLICATION}")
             db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
             db.execute("COMMIT")
         finally:
