@@ -1,13 +1,17 @@
-"""Builders for the room of decisions: clocks, alerts, verdicts, a store that is shared, one proxy's rooms around it."""
+"""Builders for the room of decisions: alerts, verdicts, a store that is shared, one proxy's rooms around it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from fakes import verdict
+from simulated import NOW, Time
 
 from proxy.alert import Alert, Identity
 from proxy.classification.classification import Severity, Source
@@ -20,19 +24,25 @@ from proxy.decisions.reach import Reach
 from proxy.decisions.store import Beat, DecisionStore, Kept
 from proxy.decisions.stores.memory import MemoryStore
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Have `work` done meanwhile."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)  # it has begun
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
-class Time:
-    """A monotonic clock and a wall clock that go together unless one is set."""
-
-    def __init__(self) -> None:
-        self.monotonic = 1000.0
-        self.now = NOW
-
-    def passes(self, **by: float) -> None:
-        self.monotonic += timedelta(**by).total_seconds()
-        self.now += timedelta(**by)
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until `condition` holds, and fail if that takes long."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 def living_by(time: Time, capacity: int = 1000, *, shared: bool = False) -> Living:
@@ -105,9 +115,13 @@ class SharedStore(MemoryStore):
         self._asked("get")
         return await super().get(identities)
 
-    async def claim(self, new: Sequence[Kept]) -> Mapping[Identity, Kept]:
+    async def claim(self, new: Sequence[Kept], *, patient: bool = False) -> Mapping[Identity, Kept]:
         self._asked("claim")
         return await super().claim(new)
+
+    async def forget(self, identities: Collection[Identity]) -> None:
+        self._asked("forget")
+        await super().forget(identities)
 
     async def beat(self, name: str, me: str) -> Beat:
         self._asked("beat")

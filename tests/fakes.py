@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from proxy import config
 from proxy.alert import Alert
 from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
@@ -75,6 +77,34 @@ class FakeModel:
             await self.release.wait()
             return verdict()
         return answer
+
+
+class Observer:
+    """Keeps what the pipeline and the verdicts count; a bug fails the test unless it is expected."""
+
+    def __init__(self) -> None:
+        self.unread_because: list[str] = []
+        self.faults: list[str] = []
+        self.expects_faults = False
+        self.outcomes: list[str] = []
+        self.waits: list[float] = []
+
+    def unread(self, reason: str) -> None:
+        self.unread_because.append(reason)
+
+    def alert(self, added: str) -> None:
+        pass
+
+    def fault(self, stage: str) -> None:
+        if not self.expects_faults:
+            pytest.fail(stage)
+        self.faults.append(stage)
+
+    def asked(self, outcome: str, seconds: float) -> None:
+        self.outcomes.append(outcome)
+
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fakes import FakeModel, body
+from fakes import FakeModel, Observer, body
 
 from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.rules import Rules
@@ -26,32 +26,6 @@ from proxy.decisions.stores.memory import MemoryStore
 from proxy.decisions.watch import Cluster, HeldAlert, Watch
 from proxy.gateway.pipeline import Pipeline, Prepared
 from proxy.policy import Mode
-
-
-class Observer:
-    """Keeps what is counted; a bug fails the test unless it is expected."""
-
-    def __init__(self) -> None:
-        self.unread_because: list[str] = []
-        self.faults: list[str] = []
-        self.expects_faults = False
-
-    def unread(self, reason: str) -> None:
-        self.unread_because.append(reason)
-
-    def alert(self, added: str) -> None:
-        pass
-
-    def fault(self, stage: str) -> None:
-        if not self.expects_faults:
-            pytest.fail(stage)
-        self.faults.append(stage)
-
-    def asked(self, outcome: str, seconds: float) -> None:
-        pass
-
-    def waited(self, seconds: float) -> None:
-        pass
 
 
 class Held:

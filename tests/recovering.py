@@ -1,10 +1,10 @@
 """A recovery against an Alertmanager that answers, in turn, what the test says."""
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from deciding import Rooms
+from simulated import NOW
 
 from proxy.alert import Alert
 from proxy.classification.allowance import WaitingAllowance
@@ -13,7 +13,7 @@ from proxy.decisions.recovery import Recovery
 from proxy.decisions.watch import Cluster, HeldAlert, Watch
 
 OURS = {"ai_severity": "noise", "ai_category": "security"}
-ALERT = Alert({"alertname": "A"}, starts_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
+ALERT = Alert({"alertname": "A"}, starts_at=NOW)
 HELD = HeldAlert(Alert({"alertname": "A", **OURS}, starts_at=ALERT.starts_at), datetime.now(UTC))
 
 
@@ -64,20 +64,3 @@ class Made:
             retry=retry,
             **given,
         )
-
-
-@asynccontextmanager
-async def running(recovery):
-    task = asyncio.create_task(recovery.run())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)

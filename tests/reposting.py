@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from aiohttp.test_utils import make_mocked_request
+from simulated import NOW, TimeOfTheLoop
 
 from proxy.decisions.decision import Decision
 from proxy.errors import UpstreamError, UpstreamTimeout
@@ -15,7 +16,6 @@ from proxy.gateway import alerts
 from proxy.gateway.pipeline import Prepared
 from proxy.gateway.repost import Reposter, Sent
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LABELS = {"ai_severity": "warning", "ai_category": "other"}
 HEADERS = {
     "Authorization": "Bearer sender",
@@ -26,12 +26,11 @@ HEADERS = {
 }
 
 
-class World:
+class World(TimeOfTheLoop):
     """A reposter, and an Alertmanager that answers after `takes` seconds with `status`; None breaks the connection."""
 
     def __init__(self, **options):
-        self.loop = asyncio.get_running_loop()
-        self.begun = self.loop.time()
+        super().__init__()
         self.decisions = {}
         self.outcomes, self.posts = [], []
         self.status, self.takes = 200, 0.1
@@ -43,13 +42,6 @@ class World:
             monotonic=self.loop.time,
             **options,
         )
-
-    def now(self):
-        return NOW + timedelta(seconds=self.at())
-
-    def at(self):
-        """Seconds since the beginning."""
-        return self.loop.time() - self.begun
 
     def sent(self, name="A", *, begun=0.0, ends=240.0, **more):
         """A firing alert, and the rules' decision about it; `begun` and `ends` in seconds from the beginning."""

@@ -1,4 +1,4 @@
-"""Time that passes at once: an event loop that skips what would be waited for."""
+"""Time in the test's hands: clocks that are set, and an event loop that skips what would be waited for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,37 @@ import asyncio
 import functools
 import selectors
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Time:
+    """A monotonic clock and a wall clock that go together unless one is set."""
+
+    def __init__(self) -> None:
+        self.monotonic = 1000.0
+        self.now = NOW
+
+    def passes(self, **by: float) -> None:
+        self.monotonic += timedelta(**by).total_seconds()
+        self.now += timedelta(**by)
+
+
+class TimeOfTheLoop:
+    """The clocks of whoever lives in the running loop, which begin with it at NOW."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.begun = self.loop.time()
+
+    def at(self) -> float:
+        """Seconds since the beginning."""
+        return self.loop.time() - self.begun
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.at())
 
 
 class _Skip(selectors.SelectSelector):

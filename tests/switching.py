@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
-from deciding import Time
+from simulated import Time
 
 from proxy.decisions.canary import Canary
 from proxy.decisions.decision import Names

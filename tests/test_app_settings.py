@@ -173,7 +173,7 @@ async def mode_in_the_metrics(proxy):
 
 BOTH = "ai_category ai_severity"
 OLD = ["old_category", "old_severity"]
-SEVERAL = "there may be several proxies, and they share no store"
+SEVERAL = "there are 2 proxies, and they share no store"
 
 
 @pytest.mark.parametrize(

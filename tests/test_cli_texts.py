@@ -35,6 +35,7 @@ WELL = {
     "decisions": {"living": 9, "labelled": 4, "bare": 5, "handing_over": 0, "full": False},
     "replicas": {
         "count": 2,
+        "name": "a/1",
         "agree": True,
         "agreement": "ab",
         "peers": {"a/1": {"mode": "enriched", "labelled": 4, "version": "1.1.0"}, "b/2": {}},
@@ -69,8 +70,8 @@ def test_all_is_well():
         "  conflicts     none\n"
         "  store         redis, shared, answers\n"
         "  proxies       2, configured alike\n"
-        "                a/1: enriched, 4 labelled, version 1.1.0\n"
-        "                b/2: ?, ? labelled, version ?\n"
+        "                a/1 (this one): enriched, 4 labelled, version 1.1.0, settings ?\n"
+        "                b/2: ?, ? labelled, version ?, settings ?\n"
         "  alerts        9 known, 4 of them labelled\n"
         "  handing over  none"
     )

@@ -93,6 +93,8 @@ def test_every_setting_can_be_given_in_the_file():
             "url": "rediss+sentinel://one:26379,[::1]:26379/mymaster/3",
             "username": "proxy",
             "password": "<secret>",
+            "sentinel_username": "guard",
+            "sentinel_password": "<secret>",
             "timeout": "250ms",
             "prefix": "aiproxy_eu",
             "max_decisions": 5000000,

@@ -96,6 +96,7 @@ def test_flags_describe_themselves():
         "--alertmanager.basic-auth.password",
         "--alertmanager.authorization.credentials",
         "--store.password",
+        "--store.sentinel-password",
         "--llm.api-key",
     ]
     assert flags["--llm.api-key-file"].metavar == "FILE"

@@ -90,7 +90,7 @@ async def test_what_takes_a_restart_is_named(proxy):
     proxy.write(mode="enriched", timeout="10s")
     with capture_logs() as logs:
         await proxy.reload()
-    assert [entry["settings"] for entry in logs if "settings" in entry] == [["llm.timeout"]]
+    assert [entry["settings"] for entry in logs if "settings" in entry] == ["llm.timeout"]
 
 
 async def test_a_switch_outranks_what_is_read_again(proxy):

@@ -249,14 +249,14 @@ class StoreUrlKind(Kind[str]):
         ):
             kind, hosts, path = found[1], found[2].split(","), found[3].split("/")[1:]
             if kind is None and len(hosts) > 1:
-                raise ValueError("of several servers, want redis+sentinel://… or redis+cluster://…")
+                raise ValueError("several servers, want redis+sentinel://… or redis+cluster://…")
             if not all(map(_is_host, hosts)):
                 raise ValueError(f"bad address in the URL of the store, {self.want}")
             if kind == "sentinel" and not path:
                 raise ValueError("the name of the master is missing, want redis+sentinel://host:26379/mymaster")
             databases = path[1:] if kind == "sentinel" else path
             if kind == "cluster" and path:
-                raise ValueError("a Cluster has no numbered databases, leave out what follows the last server")
+                raise ValueError("a Cluster has no databases, want nothing behind the last server")
             if len(databases) > 1 or not all(re.fullmatch("[0-9]{1,4}", d) for d in databases):
                 raise ValueError(f"want nothing but the number of a database at its end, {self.want}")
             return text

@@ -10,7 +10,7 @@ from proxy.alert import Alert
 from proxy.matchers import Matcher, matches_all, parse_matchers
 from proxy.policy import CanaryBy
 
-_STEPS = 100_000
+_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)

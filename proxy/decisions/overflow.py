@@ -38,7 +38,7 @@ class Overflow:
         self._turn()
         if len(self) >= self._capacity:
             self.lost_at = self._now()
-        elif lasts > self._lifetime:
+        elif lasts > 1.25 * self._lifetime:
             self._long.add(_short(identity))
         else:
             self._recent.add(_short(identity))

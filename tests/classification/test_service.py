@@ -2,7 +2,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from fakes import FakeModel, an_alert, verdict
+from fakes import FakeModel, Observer, an_alert, verdict
 
 from proxy.alert import Alert
 from proxy.classification.allowance import WaitingAllowance
@@ -11,18 +11,6 @@ from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService, class_key
 from proxy.errors import ClassifierRejected, ClassifierTimeout
 from proxy.policy import SeverityFloor
-
-
-class Observer:
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-        self.waits: list[float] = []
-
-    def asked(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
-
-    def waited(self, seconds: float) -> None:
-        self.waits.append(seconds)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from fakes import FakeModel, an_alert, verdict
+from fakes import FakeModel, Observer, an_alert, verdict
+from simulated import Time
 
 from proxy.classification.allowance import REFILL, WaitingAllowance
 from proxy.classification.classification import Severity, Source
@@ -11,33 +12,14 @@ from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService
 
 
-class Observer:
-    def __init__(self):
-        self.waits = []
-
-    def asked(self, outcome, seconds):
-        pass
-
-    def waited(self, seconds):
-        self.waits.append(seconds)
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+@pytest.fixture
+def time():
+    return Time()
 
 
 @pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def allowance(clock):
-    return WaitingAllowance(6, monotonic=clock)
+def allowance(time):
+    return WaitingAllowance(6, monotonic=lambda: time.monotonic)
 
 
 @pytest.fixture
@@ -46,7 +28,7 @@ def observer():
 
 
 @pytest.fixture
-async def service_with(allowance, observer, clock):
+async def service_with(allowance, observer, time):
     opened = []
 
     def make(model):
@@ -57,7 +39,7 @@ async def service_with(allowance, observer, clock):
             cache={},
             allowance=allowance,
             observer=observer,
-            monotonic=clock,
+            monotonic=lambda: time.monotonic,
         )
         opened.append(service)
         return service
@@ -79,11 +61,11 @@ async def test_a_wait_that_was_not_needed_goes_back(service_with, allowance, obs
     assert allowance.take(100) == 6
 
 
-async def test_a_wait_that_was_needed_in_part_gives_back_the_rest(service_with, allowance, observer, clock):
+async def test_a_wait_that_was_needed_in_part_gives_back_the_rest(service_with, allowance, observer, time):
     model = FakeModel([None])
     task = asyncio.create_task(service_with(model).classify([an_alert()], 4))
     await asked(model)
-    clock.now += 1.5
+    time.passes(seconds=1.5)
     model.release.set()
     [found] = await asyncio.wait_for(task, 5)
     assert found.now.source is Source.LLM
@@ -102,14 +84,14 @@ async def test_a_wait_that_is_broken_off_gives_back_the_rest(service_with, allow
     assert allowance.take(100) == 6
 
 
-async def test_a_class_that_got_no_wait_may_be_waited_for_later(service_with, allowance, clock, observer):
+async def test_a_class_that_got_no_wait_may_be_waited_for_later(service_with, allowance, time, observer):
     model = FakeModel([None])
     service = service_with(model)
     allowance.take(6)
     [first] = await service.classify([an_alert(severity="warning")], 4)
     assert (first.now.source, observer.waits) == (Source.RULES, [])
 
-    clock.now += 100
+    time.passes(seconds=100)
     second = asyncio.create_task(service.classify([an_alert(severity="warning")], 4))
     await asyncio.sleep(0)
     assert not second.done()

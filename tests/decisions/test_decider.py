@@ -232,6 +232,19 @@ async def test_an_alert_that_brings_out_a_bug_goes_bare_and_its_neighbours_are_d
     assert rooms.decider.known(alerts[1]) == bare(alerts[1])
 
 
+async def test_what_went_bare_for_a_bug_before_the_recovery_yields_to_what_alertmanager_holds():
+    class Broken(Verdicts):
+        def by_rules(self, alerts):
+            raise ZeroDivisionError
+
+    rooms = Rooms(verdicts=Broken())
+    rooms.decider._on_fault = lambda stage: None
+    alert = firing(rooms.time)
+    assert await rooms.decide(alert, recovered=False) == bare(alert)
+    await rooms.decider.restore([(alert, labelled(alert))])
+    assert rooms.decider.known(alert) == labelled(alert)
+
+
 async def test_nothing_new_asks_nobody():
     rooms = rooms_with()
     assert await rooms.decider.decide([], 1) == {}

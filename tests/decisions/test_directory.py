@@ -1,68 +1,39 @@
 """Decisions as people look for them, and drop them."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from deciding import Rooms, SharedStore, take_up
+from simulated import Time
 
 from proxy.alert import Alert, fingerprint
 from proxy.decisions import directory as module
 from proxy.decisions.decision import Decision
 from proxy.decisions.directory import Directory
-from proxy.decisions.living import Living
-from proxy.decisions.reach import Reach
-from proxy.decisions.stores.memory import MemoryStore
 from proxy.errors import LookupTimeout, StoreError
 from proxy.matchers import parse_matchers
 
 OURS = {"ai_severity": "critical", "ai_category": "storage"}
 
 
-class Shared(MemoryStore):
-    """Fails while it has an `error`; keeps what it was to forget."""
-
-    shared = True
-
-    def __init__(self, *errors):
-        super().__init__()
-        self.errors, self.forgotten = list(errors), []
-
-    async def forget(self, identities):
-        if self.errors and (error := self.errors.pop(0)):
-            raise error
-        self.forgotten.append(list(identities))
-        await super().forget(identities)
-
-
-class Private(Shared):
+class Private(SharedStore):
     shared = False
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class World:
     def __init__(self, store=None, capacity=200_000):
-        self.clock = Clock()
-        self.store = store or Shared()
-        self.living = Living(capacity=capacity, monotonic=self.clock)
-        self.errors = 0
-        self.reach = Reach(shared=self.store.shared, on_error=self.count)
-        self.directory = Directory(self.living, self.store, self.reach, monotonic=self.clock)
-
-    def count(self):
-        self.errors += 1
+        self.time = Time()
+        self.store = store or SharedStore()
+        self.rooms = Rooms(self.store, time=self.time, capacity=capacity)
+        self.living = self.rooms.living
+        self.directory = Directory(self.living, self.store, self.rooms.reach, monotonic=lambda: self.time.monotonic)
 
     def has(self, name, ours=OURS, *, ends=240, **labels):
         """Take up a decision on an alert, and return the alert."""
-        now = datetime.now(UTC)
+        now = self.time.now
         alert = Alert({"alertname": name, **labels}, starts_at=now, ends_at=now + timedelta(seconds=ends))
-        decision = Decision(alert.identity, ours, {"ai_source": "rules"} if ours else {})
-        self.living.add(self.living.candidate(decision, alert), alert)
+        take_up(self.living, Decision(alert.identity, ours, {"ai_source": "rules"} if ours else {}), alert)
         return alert
 
     async def names(self, matchers="", limit=100):
@@ -129,12 +100,12 @@ async def test_the_limit_leaves_out_and_the_total_does_not():
 async def test_what_is_over_and_not_swept_out_yet_is_not_there():
     world = World()
     gone = world.has("Gone")
-    world.clock.now += 3841
+    world.time.passes(seconds=3841)
     world.has("There")
     assert await world.names() == (["There"], 1)
     assert await world.directory.get(fingerprint(gone.labels)) is None
     assert await world.directory.forget([gone.identity]) == 0
-    assert world.store.forgotten == [], "nobody was asked in vain"
+    assert "forget" not in world.store.asked, "nobody was asked in vain"
 
 
 async def test_alerts_known_by_a_hash_alone_are_counted_and_not_listed():
@@ -188,7 +159,7 @@ async def test_looking_for_a_fingerprint_has_an_end():
         world.has(f"A{n}", {})
     looking = asyncio.create_task(world.directory.get("0" * 16))
     await asyncio.sleep(0)
-    world.clock.now += module.PATIENCE + 1
+    world.time.passes(seconds=module.PATIENCE + 1)
     with pytest.raises(LookupTimeout, match="ask by labels"):
         await looking
 
@@ -204,7 +175,7 @@ async def test_who_looks_for_a_fingerprint_waits_for_who_looked_before(monkeypat
     assert taken == [False] * 200 + [True] * 200
 
 
-@pytest.mark.parametrize("store", [Shared, Private])
+@pytest.mark.parametrize("store", [SharedStore, Private])
 async def test_what_is_forgotten_is_gone_here_and_in_the_store(store):
     world = World(store())
     stays, goes = world.has("Stays"), world.has("Goes")
@@ -212,30 +183,36 @@ async def test_what_is_forgotten_is_gone_here_and_in_the_store(store):
     assert await world.directory.forget([goes.identity, b"unknown".ljust(16)]) == 1
     assert world.living.identities() == [stays.identity]
     assert set(await world.store.get([stays.identity, goes.identity])) == {stays.identity}
-    assert world.store.forgotten == [[goes.identity]]
+    assert world.store.asked.count("forget") == 1
 
 
 async def test_nothing_is_forgotten_while_the_shared_store_is_away():
-    world = World(Shared(StoreError("refused")))
+    world = World()
+    world.store.fails = StoreError("refused")
     alert = world.has("A")
     with pytest.raises(StoreError, match="nothing was forgotten, because the store of all proxies is away: refused"):
         await world.directory.forget([alert.identity])
     assert world.living.identities() == [alert.identity]
-    assert (world.reach.up, world.errors) == (False, 1)
+    assert (world.rooms.reach.up, world.rooms.errors) == (False, 1)
 
 
 async def test_a_shared_store_that_is_known_to_be_away_is_not_asked():
     world = World()
     alert = world.has("A")
-    world.reach.lost(StoreError("refused"))
+    world.rooms.reach.lost(StoreError("refused"))
     with pytest.raises(StoreError, match=r"nothing was forgotten, because .* away: refused"):
         await world.directory.forget([alert.identity])
-    assert world.store.forgotten == []
+    assert "forget" not in world.store.asked
 
 
 async def test_a_shared_store_that_goes_away_meanwhile_stops_it(monkeypatch):
+    class GoesAway(SharedStore):
+        async def forget(self, identities):
+            await super().forget(identities)
+            self.fails = StoreError("refused")
+
     monkeypatch.setattr(module, "SLICE", 2)
-    world = World(Shared(None, StoreError("refused")))
+    world = World(GoesAway())
     alerts = [world.has(name) for name in "ABC"]
     with pytest.raises(StoreError, match="only 2 decisions were forgotten"):
         await world.directory.forget([alert.identity for alert in alerts])
@@ -243,8 +220,9 @@ async def test_a_shared_store_that_goes_away_meanwhile_stops_it(monkeypatch):
 
 
 async def test_a_store_of_this_proxy_alone_that_is_away_does_not_keep_anybody_from_forgetting():
-    world = World(Private(StoreError("disk full")))
+    world = World(Private())
+    world.store.fails = StoreError("disk full")
     alert = world.has("A")
     assert await world.directory.forget([alert.identity]) == 1
     assert world.living.identities() == []
-    assert world.errors == 1
+    assert world.rooms.errors == 1

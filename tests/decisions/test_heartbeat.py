@@ -1,11 +1,10 @@
 """What the proxies of one store hear of each other."""
 
 import asyncio
-import contextlib
 import json
 
 import pytest
-from deciding import Rooms, SharedStore, added, firing, labelled, take_up
+from deciding import Rooms, SharedStore, added, firing, labelled, running, take_up, until
 from structlog.testing import capture_logs
 
 from proxy.decisions import heartbeat
@@ -53,15 +52,8 @@ class Made:
     def others_say(self, **me):
         self.store.peers["other"] = json.dumps({"mode": "transparent", "labelled": 0, "agreement": "x", **me})
 
-    @contextlib.asynccontextmanager
-    async def running(self):
-        task = asyncio.create_task(self.beat.run(self.switch))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def running(self):
+        return running(self.beat.run(self.switch))
 
 
 @pytest.fixture(autouse=True)
@@ -75,22 +67,16 @@ def made():
     return Made()
 
 
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_the_first_beat_brings_what_was_switched(made):
-    assert await made.beat.first() is None
+    assert await made.beat.first() == (True, None)
     await made.store.write_state("state")
-    assert await made.beat.first() == "state"
+    assert await made.beat.first() == (True, "state")
     assert made.beat.peers == {"one": made.me}
 
 
 async def test_a_store_that_is_away_at_the_start_is_away_and_nothing_else(made):
     made.store.fails = StoreError("gone")
-    assert await made.beat.first() is None
+    assert await made.beat.first() == (False, None)
     assert (made.reach.up, made.beat.peers, made.beat.others_label) == (False, {}, False)
 
 
@@ -224,7 +210,7 @@ async def test_a_bug_in_what_is_said_does_not_end_the_beat(made):
 
 
 async def test_to_follow_takes_as_long_as_it_takes_and_the_beat_goes_on(made):
-    """Before it labels, a proxy asks Alertmanager, which may take seconds."""
+    """Before it labels, a proxy asks Alertmanager, which may take seconds. One at a time follows."""
     never = asyncio.Event()
 
     async def heard(written):
@@ -233,7 +219,8 @@ async def test_to_follow_takes_as_long_as_it_takes_and_the_beat_goes_on(made):
 
     made.switch.heard = heard
     async with made.running():
-        await until(lambda: len(made.switch.heard_of) > 2)
+        await until(lambda: made.store.asked.count("beat") > 3)
+    assert len(made.switch.heard_of) == 1
 
 
 async def test_a_store_of_this_proxy_alone_is_beaten_for_too_and_nobody_listens():

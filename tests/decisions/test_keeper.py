@@ -1,10 +1,9 @@
 """What is decided reaches the store, aside from the alert's way; and what the store holds in its place is gone by."""
 
 import asyncio
-import contextlib
 
 import pytest
-from deciding import Rooms, SharedStore, added, bare, firing, held, labelled, resolved, take_up
+from deciding import Rooms, SharedStore, added, bare, firing, held, labelled, resolved, running, sweep, take_up, until
 from structlog.testing import capture_logs
 
 from proxy.decisions import keeper
@@ -24,24 +23,6 @@ def _in_a_hurry(monkeypatch):
     monkeypatch.setattr(keeper, "AWAY", 0.001)
 
 
-@contextlib.asynccontextmanager
-async def running(rooms):
-    task = asyncio.create_task(rooms.keeper.run())
-    await asyncio.sleep(0)  # it looks at the clock
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def kept(rooms, alert):
     """What the store holds of an alert."""
     return (await MemoryStore.get(rooms.store, [alert.identity])).get(alert.identity)
@@ -49,7 +30,7 @@ async def kept(rooms, alert):
 
 async def test_what_is_new_is_written_at_once(rooms):
     alert = firing(rooms.time)
-    async with running(rooms):
+    async with running(rooms.keeper.run()):
         take_up(rooms.living, labelled(alert), alert)
         await until(lambda: rooms.store.asked and not rooms.living.unkept)
     assert (await kept(rooms, alert)).decision == labelled(alert)
@@ -67,7 +48,7 @@ async def test_what_comes_together_is_written_together(rooms, monkeypatch):
 async def test_what_could_not_be_written_is_written_when_the_store_is_back(rooms):
     alert = firing(rooms.time)
     rooms.store.fails = StoreError("gone")
-    async with running(rooms):
+    async with running(rooms.keeper.run()):
         take_up(rooms.living, labelled(alert), alert)
         await until(lambda: not rooms.reach.up)
         await asyncio.sleep(0.01)
@@ -85,27 +66,37 @@ async def test_after_the_store_has_lost_everything_everything_is_written(rooms):
         take_up(rooms.living, labelled(alert), alert)
     await rooms.keep()
     rooms.store.lose_everything()
-    async with running(rooms):
+    async with running(rooms.keeper.run()):
         rooms.living.nothing_is_kept()
         await until(lambda: not rooms.living.unkept)
     assert [(await kept(rooms, alert)).decision for alert in alerts] == [labelled(alert) for alert in alerts]
 
 
-async def test_a_bug_ends_no_keeping(rooms):
-    alert = firing(rooms.time)
-    rooms.store.fails = ZeroDivisionError()
+async def test_a_decision_that_cannot_be_kept_holds_up_no_other(rooms, monkeypatch):
+    alert, odd = firing(rooms.time), firing(rooms.time, "Odd")
+    claim = rooms.store.claim
+
+    async def but_for_the_odd_one(new, *, patient=False):
+        if any(kept.decision.identity == odd.identity for kept in new):
+            raise ZeroDivisionError
+        return await claim(new, patient=patient)
+
+    monkeypatch.setattr(rooms.store, "claim", but_for_the_odd_one)
     with capture_logs() as logs:
-        async with running(rooms):
-            take_up(rooms.living, labelled(alert), alert)
-            await until(lambda: logs)
-            rooms.store.fails = None
+        async with running(rooms.keeper.run()):
+            for one in (odd, alert):
+                take_up(rooms.living, labelled(one), one)
             await until(lambda: not rooms.living.unkept)
-    assert logs[0]["event"].startswith("a bug")
+    assert [entry["event"].startswith("a bug") for entry in logs] == [True, True]
     assert (await kept(rooms, alert)).decision == labelled(alert)
+    monkeypatch.undo()
+    sweep(rooms.living)
+    await rooms.keep()
+    assert (await kept(rooms, odd)).decision == labelled(odd), "it is tried again"
 
 
 async def test_with_nothing_to_keep_it_rests(rooms, monkeypatch):
-    async with running(rooms):
+    async with running(rooms.keeper.run()):
         take_up(rooms.living, labelled(firing(rooms.time)), firing(rooms.time))
         await until(lambda: rooms.store.asked and not rooms.living.unkept)
         looked = []
@@ -117,7 +108,7 @@ async def test_with_nothing_to_keep_it_rests(rooms, monkeypatch):
 async def test_what_has_ended_is_swept_away(rooms, monkeypatch):
     monkeypatch.setattr(keeper, "SWEEP", 0.001)
     take_up(rooms.living, labelled(firing(rooms.time)), firing(rooms.time))
-    async with running(rooms):
+    async with running(rooms.keeper.run()):
         rooms.time.passes(minutes=63)
         await asyncio.sleep(0.01)
         assert len(rooms.living) == 1
@@ -131,7 +122,7 @@ async def test_an_alert_that_goes_on_is_written_before_the_store_forgets_it(room
     take_up(rooms.living, labelled(alert), alert)
     await rooms.keep()
     left = (await kept(rooms, alert)).left
-    async with running(rooms):
+    async with running(rooms.keeper.run()):
         rooms.time.passes(seconds=STALE + 1)
         rooms.living.seen(firing(rooms.time))
         await until(lambda: len(rooms.store.asked) == 2)
@@ -185,11 +176,24 @@ async def test_in_a_store_of_this_proxy_alone_a_left_over_gives_way(rooms):
     assert (rooms.handovers, rooms.living.handing_over, rooms.living.unkept) == ([], 0, 0)
 
 
+async def test_nothing_is_written_before_what_the_store_holds_is_known():
+    """A decision that was made without knowing of it must not take its place."""
+    rooms = Rooms(MemoryStore())
+    alert = firing(rooms.time)
+    await rooms.store.claim([held(labelled(alert), life=99)])
+    take_up(rooms.living, labelled(alert, "info"), alert, provisional=True)
+    await rooms.keeper.finish(5)
+    assert (await kept(rooms, alert)).decision == labelled(alert)
+    await rooms.keep()
+    assert (await kept(rooms, alert)).decision == labelled(alert)
+    assert rooms.living.seen(alert) == labelled(alert)
+
+
 async def test_where_nothing_is_left_over_one_claim_is_enough():
     class Counted(MemoryStore):
         claims = 0
 
-        async def claim(self, new):
+        async def claim(self, new, *, patient=False):
             self.claims += 1
             return await super().claim(new)
 

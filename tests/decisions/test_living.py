@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from deciding import NOW, Time, bare, firing, held, labelled, living_by, resolved, sweep, take_up
+from deciding import bare, firing, held, labelled, living_by, resolved, sweep, take_up
+from simulated import NOW, Time
 
 from proxy.decisions.living import AFTER_LAST_SIGN, LOADED
 

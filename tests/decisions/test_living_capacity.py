@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 import pytest
-from deciding import Time, bare, firing, held, labelled, living_by, lose_claim, sweep, take_up
+from deciding import bare, firing, held, labelled, living_by, lose_claim, sweep, take_up
+from simulated import Time
 
 from proxy.decisions.decision import Decision
 
@@ -47,6 +48,16 @@ def test_what_went_bare_stays_bare_when_there_is_room_again(full, time):
     assert not full.full
     time.passes(hours=3)
     assert full.seen(firing(time, "New")) is None, "it was not seen for long: another alert to everybody"
+
+
+@pytest.mark.parametrize("room", [False, True], ids=["still full", "room again"])
+def test_what_went_bare_stays_bare_when_a_second_post_that_was_under_way_proposes_labels(full, time, room):
+    alert = firing(time, "New")
+    take_up(full, bare(alert), alert)
+    if room:
+        full.forget(firing(time, "Lives0").identity)
+    assert take_up(full, labelled(alert), alert) == bare(alert)
+    assert full.seen(alert) == bare(alert)
 
 
 @pytest.mark.parametrize("of", ["the store", "Alertmanager", "another proxy"])

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from deciding import Time, bare, firing, held, labelled, living_by, sweep, take_up
+from deciding import bare, firing, held, labelled, living_by, sweep, take_up
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from simulated import Time
 
 SEVERITIES = st.sampled_from(["critical", "warning", "info"])
 

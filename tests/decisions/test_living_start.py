@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from deciding import Time, bare, firing, held, labelled, living_by, resolved, take_up, tell_store
+from deciding import bare, firing, held, labelled, living_by, resolved, take_up, tell_store
+from simulated import Time
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from datetime import timedelta
 
 import pytest
 from deciding import (
-    NOW,
-    Time,
     added,
     bare,
     firing,
@@ -19,6 +17,7 @@ from deciding import (
     take_up,
     tell_store,
 )
+from simulated import NOW, Time
 
 from proxy.decisions.living import HANDING_OVER, STALE
 
@@ -236,6 +235,20 @@ def test_a_handover_of_what_has_ended_is_none(living, time):
     assert (len(living), living.handing_over) == (0, 0)
 
 
+def test_a_claim_that_was_made_for_a_life_that_has_ended_does_not_relabel_the_new_one(living, time):
+    alert = firing(time)
+    take_up(living, labelled(alert), alert)
+    [told] = living.take_unkept(1)
+    living.seen(resolved(alert, time))
+    time.passes(minutes=16)
+    anew = firing(time, begun=time.now)
+    assert living.seen(anew) is None
+    take_up(living, labelled(anew, "info"), anew)
+    living.hand_over(told, held(labelled(alert, "warning"), life=99))
+    assert living.seen(anew) == labelled(anew, "info")
+    assert living.former(anew.identity) == ()
+
+
 def test_after_a_handover_the_store_needs_no_telling(living, time):
     alert = firing(time)
     take_up(living, labelled(alert, "info"), alert)
@@ -263,8 +276,9 @@ def test_an_alert_that_gets_again_what_it_had_is_not_ended(living, time):
     alert = firing(time)
     take_up(living, labelled(alert), alert)
     living.forget(alert.identity)
+    assert living.handing_over == 1
     take_up(living, labelled(alert), alert)
-    assert living.former(alert.identity) == ()
+    assert (living.former(alert.identity), living.handing_over) == ((), 0)
 
 
 def test_whoever_is_not_known_cannot_be_forgotten(living, time):

@@ -1,7 +1,7 @@
 """The memory of those that went bare for want of room."""
 
 import pytest
-from deciding import Time
+from simulated import Time
 
 from proxy.alert import identity
 from proxy.decisions.overflow import Overflow

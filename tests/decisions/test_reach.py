@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from deciding import Time
+from simulated import Time
 from structlog.testing import capture_logs
 
 from proxy.decisions.reach import PATIENCE, QUARANTINE, Reach

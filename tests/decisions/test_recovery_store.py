@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from deciding import NOW, SharedStore, Time, added, bare, firing, held, labelled
-from recovering import Alertmanager, Made, running, until
+from deciding import SharedStore, added, bare, firing, held, labelled, running, until
+from recovering import Alertmanager, Made
+from simulated import NOW, Time
 
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.decisions.watch import Cluster, HeldAlert
@@ -21,7 +22,7 @@ def shown(alert, *, minutes_ago=0, text=True, **labels):
 
 
 async def recovered(made):
-    async with running(made.recovery):
+    async with running(made.recovery.run()):
         await until(lambda: made.outcomes)
 
 
@@ -95,7 +96,7 @@ async def test_in_a_shared_store_it_is_handed_over_to_the_claim_that_came_first(
     store = SharedStore()
     ready = asyncio.Event()
     made = Made(Late(ready, [shown(alert, **added("info"))]), store=store)
-    async with running(made.recovery):
+    async with running(made.recovery.run()):
         await until(lambda: made.rooms.keeper._loaded)
         await remembering(labelled(alert), store, life=99)
         ready.set()
@@ -130,7 +131,7 @@ async def test_where_alertmanager_cannot_be_read_what_the_store_remembers_is_kno
             yield [held(labelled(alert))]
 
     made = Made(Alertmanager(refusal), store=Long(), retry=60)
-    async with running(made.recovery):
+    async with running(made.recovery.run()):
         await made.recovery.settled(5)
         assert made.living.seen(alert) == labelled(alert)
         assert not made.recovery.done
@@ -160,7 +161,7 @@ async def test_how_many_there_are_is_known_with_the_recovery(alert):
 
 async def test_once_recovered_everything_stands(alert):
     made = Made(Alertmanager([], [shown(alert, **added("info"))]), store=await remembering(labelled(alert)))
-    async with running(made.recovery):
+    async with running(made.recovery.run()):
         await until(lambda: made.recovery.done)
         await made.recovery.again()
     assert made.living.seen(alert) == labelled(alert)

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from deciding import NOW
+from simulated import NOW
 
 from proxy.alert import Alert
 from proxy.decisions.canary import Canary

@@ -10,11 +10,14 @@ import stat
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from kept import an_identity, bare, kept, loaded
+from simulated import Time
 
+from proxy.decisions.stores import sqlite
 from proxy.decisions.stores.sqlite import SqliteStore
 from proxy.errors import StoreError, StoreTimeout
 
@@ -22,20 +25,9 @@ A, B = an_identity("A"), an_identity("B")
 HOUR, WEEK = 3600.0, 7 * 24 * 3600.0
 
 
-class Clocks:
-    """A wall clock and a monotonic one that go together unless one is set."""
-
-    def __init__(self):
-        self.wall, self.monotonic = 1.8e9, 1000.0
-
-    def passes(self, seconds):
-        self.wall += seconds
-        self.monotonic += seconds
-
-
 @pytest.fixture
 def clocks():
-    return Clocks()
+    return Time()
 
 
 @pytest.fixture
@@ -48,7 +40,9 @@ def opened(path, clocks):
     """Return a function that opens a store on the file."""
 
     def open_(timeout: float = 5.0) -> SqliteStore:
-        return SqliteStore(path, timeout=timeout, now=lambda: clocks.wall, monotonic=lambda: clocks.monotonic)
+        return SqliteStore(
+            path, timeout=timeout, now=lambda: clocks.now.timestamp(), monotonic=lambda: clocks.monotonic
+        )
 
     return open_
 
@@ -87,7 +81,7 @@ async def test_the_next_start_finds_everything(opened):
 async def test_whatever_the_clock_did_meanwhile_no_decision_has_ended(opened, clocks, away, left):
     async with opened() as store:
         await store.claim([kept("A", "critical", left=2 * HOUR)])
-    clocks.wall += away
+    clocks.now += timedelta(seconds=away)
     async with opened() as store:
         assert (await loaded(store))[A].left == left
         assert (await store.get([A]))[A].left == left
@@ -97,8 +91,8 @@ async def test_whatever_the_clock_did_meanwhile_no_decision_has_ended(opened, cl
 async def test_a_jump_of_the_wall_clock_ends_no_decision(opened, clocks):
     async with opened() as store:
         await store.claim([kept("A", "critical", left=HOUR)])
-        clocks.wall += WEEK
-        clocks.passes(60)
+        clocks.now += timedelta(seconds=WEEK)
+        clocks.passes(seconds=60)
         await store.beat("me", "")
         assert (await store.get([A]))[A].left == pytest.approx(HOUR - 60)
 
@@ -106,10 +100,10 @@ async def test_a_jump_of_the_wall_clock_ends_no_decision(opened, clocks):
 async def test_what_has_ended_is_removed(opened, clocks, path):
     async with opened() as store:
         await store.claim([kept("A", left=HOUR), kept("B", left=3 * HOUR)])
-    clocks.passes(2 * HOUR)
+    clocks.passes(seconds=2 * HOUR)
     async with opened() as store:
         for passes, names in ((0, {A, B}), (590, {A, B}), (20, {B})):
-            clocks.passes(passes)
+            clocks.passes(seconds=passes)
             await store.beat("me", "")
             with contextlib.closing(sqlite3.connect(path)) as db:
                 assert {row[0] for row in db.execute("SELECT identity FROM decisions")} == names
@@ -206,7 +200,7 @@ async def test_a_corrupted_file_is_moved_aside(opened, path, clocks, damage):
         assert await loaded(store) == {}
         assert (await store.beat("me", "")).generation != before.generation
         await store.claim([kept("A")])
-    assert path.with_name(f"decisions.db.corrupt-{int(clocks.wall)}").read_bytes() == broken
+    assert path.with_name(f"decisions.db.corrupt-{int(clocks.now.timestamp())}").read_bytes() == broken
     async with opened() as store:
         assert set(await loaded(store)) == {A}
 
@@ -226,11 +220,34 @@ async def test_a_file_of_a_newer_version_is_left_alone(opened, path):
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE better (x)")
         db.execute("PRAGMA user_version = 99")
+        db.execute(f"PRAGMA application_id = {sqlite._APPLICATION}")
     async with opened() as store:
         with pytest.raises(StoreError, match="newer version"):
             await store.claim([kept("A")])
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("better",)]
+
+
+async def test_another_programs_database_is_left_alone(opened, path):
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE theirs (x)")
+    async with opened() as store:
+        with pytest.raises(StoreError, match="another program's database"):
+            await store.claim([kept("A")])
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+async def test_a_slip_in_the_url_costs_nobodys_file(tmp_path):
+    theirs = tmp_path / "passwd"
+    theirs.write_text("root:x:0:0:root:/root:/bin/bash\n")
+    theirs.chmod(0o644)
+    async with SqliteStore(theirs) as store:
+        with pytest.raises(StoreError, match="no file of decisions; name another one"):
+            await store.claim([kept("A")])
+    assert theirs.read_text().startswith("root:x:0")
+    assert stat.S_IMODE(theirs.stat().st_mode) == 0o644
+    assert sorted(tmp_path.iterdir()) == [theirs]
 
 
 # Failures
@@ -248,7 +265,7 @@ async def test_a_place_that_cannot_be_written_is_an_error_until_it_can(tmp_path,
         (tmp_path / "data").unlink()
         with pytest.raises(StoreError):  # not tried again so soon
             await store.get([A])
-        clocks.passes(1)
+        clocks.passes(seconds=1)
         assert set(await store.claim([kept("A")])) == {A}
 
 
@@ -272,7 +289,7 @@ async def test_a_full_disk_is_an_error_and_can_still_be_read(opened):
 async def test_on_a_full_disk_no_decision_has_ended_either(opened, clocks):
     async with opened() as store:
         await store.claim([kept(f"{n}") for n in range(300)])
-    clocks.passes(WEEK)
+    clocks.passes(seconds=WEEK)
     async with opened() as store:
         with small_files(33_000):  # room to read, and not to write
             assert {k.left for k in (await loaded(store)).values()} == {600}
@@ -282,7 +299,7 @@ async def test_a_start_on_a_full_disk_is_an_error_until_there_is_room(opened, cl
     async with opened() as store:
         with small_files(0), pytest.raises(StoreError):
             await store.claim([kept("A")])
-        clocks.passes(1)
+        clocks.passes(seconds=1)
         assert set(await store.claim([kept("A")])) == {A}
 
 

@@ -69,12 +69,19 @@ async def test_in_one_batch_too_the_first_claim_wins(store):
     assert bare(held.values()) == bare([kept("A", "critical", life=1)])
 
 
-async def test_the_same_labels_keep_their_life_and_take_the_rest(store):
+async def test_the_same_life_with_the_same_labels_takes_the_rest(store):
     await store.claim([kept(life=1, left=5000, resolved_at=1.5, fires_until=2.5)])
-    again = kept(life=2, left=1000, texts={"ai_summary": "better"}, original="{}", fires_until=3.5)
-    expected = replace(again, life=1)
-    assert is_((await store.claim([again]))[A], expected)
-    assert is_((await store.get([A]))[A], expected)
+    again = kept(life=1, left=1000, texts={"ai_summary": "better"}, original="{}", fires_until=3.5)
+    assert is_((await store.claim([again]))[A], again)
+    assert is_((await store.get([A]))[A], again)
+
+
+async def test_what_is_known_of_another_life_says_nothing_of_this_one(store):
+    """A proxy that was cut off tells late of the life before, which had the same labels and has ended."""
+    now = kept(life=2, left=1000)
+    await store.claim([now])
+    assert is_((await store.claim([kept(life=1, left=5000, resolved_at=1.5)]))[A], replace(now, left=5000))
+    assert is_((await store.get([A]))[A], replace(now, left=5000))
 
 
 async def test_what_replaces_a_life_takes_its_place(store):
@@ -119,7 +126,7 @@ async def test_bare_is_claimed_too(store):
 
 
 async def test_text_comes_to_what_has_no_labels(store):
-    await store.claim([kept("A", None)])
+    await store.claim([kept("A", None, life=2)])
     text = Kept(Decision(A, {}, {"ai_summary": "seen"}), 2, 60)
     assert (await store.claim([text]))[A].decision == text.decision
 

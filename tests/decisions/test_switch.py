@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from deciding import NOW
+from simulated import NOW
 from structlog.testing import capture_logs
 from switching import ENRICHED, PLAIN, TEXT, Switched, choice
 
@@ -235,6 +235,29 @@ async def test_after_a_reset_to_a_mode_that_does_not_label_labelling_is_over():
     await made.switch.to(ENRICHED)
     await made.switch.to(None)
     assert (made.mode, (await made.written()).labelling_since) == (PLAIN, None)
+
+
+# A configuration that was read again
+
+
+@pytest.mark.parametrize(
+    ("was", "mode", "asked"),
+    [
+        pytest.param(PLAIN, ENRICHED, 1, id="labelling begins"),
+        pytest.param(ENRICHED, ENRICHED, 0, id="labelling goes on"),
+        pytest.param(ENRICHED, PLAIN, 0, id="labelling ends"),
+        pytest.param(PLAIN, TEXT, 0, id="text alone"),
+    ],
+)
+async def test_alertmanager_is_asked_before_another_configuration_begins_to_label(was, mode, asked):
+    made = await Switched(was).start()
+    made.recovery.answered.clear()
+    task = asyncio.create_task(made.switch.configure(mode, Canary(50)))
+    await asyncio.sleep(0)
+    assert (made.recovery.asked, made.mode) == (asked, was if asked else mode)
+    made.recovery.answered.set()
+    await task
+    assert (made.mode, made.rollout.canary) == (mode, Canary(50))
 
 
 # A switch for a time

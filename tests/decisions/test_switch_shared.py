@@ -4,7 +4,8 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from deciding import NOW, SharedStore, Time
+from deciding import SharedStore
+from simulated import NOW, Time
 from structlog.testing import capture_logs
 from switching import ENRICHED, PLAIN, TEXT, Switched, choice
 

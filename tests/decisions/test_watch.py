@@ -1,10 +1,10 @@
 """What only Alertmanager tells: whether there are several, and whether an alert has two identities."""
 
 import asyncio
-import contextlib
 
 import pytest
-from deciding import NOW, Time, added
+from deciding import added, running, until
+from simulated import NOW, Time
 from structlog.testing import capture_logs
 
 from proxy.alert import Alert
@@ -139,23 +139,6 @@ def holds(*variants, **labels):
     return [HeldAlert(Alert({"alertname": "A", **labels, **variant}), NOW) for variant in variants]
 
 
-@contextlib.asynccontextmanager
-async def watching(watch):
-    task = asyncio.create_task(watch.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize(
     ("held", "conflicts"),
     [
@@ -172,7 +155,7 @@ async def until(condition):
 async def test_alerts_with_two_identities_are_counted(watch_of, alertmanager, held, conflicts):
     alertmanager.held = held
     watch = watch_of(every=0.001)
-    async with watching(watch):
+    async with running(watch.run()):
         await reads(alertmanager)
         await until(lambda: watch.conflicts == conflicts)
         if conflicts:
@@ -184,7 +167,7 @@ async def test_alerts_with_two_identities_are_counted(watch_of, alertmanager, he
 async def test_reading_takes_at_most_one_hundredth_of_the_time(watch_of, alertmanager, time):
     alertmanager.seconds = 5.0
     watch = watch_of(every=0.001)
-    async with watching(watch):
+    async with running(watch.run()):
         while len(alertmanager.read_at) < 4:
             time.passes(seconds=10)
             await asyncio.sleep(0.002)
@@ -195,7 +178,7 @@ async def test_reading_takes_at_most_one_hundredth_of_the_time(watch_of, alertma
 
 async def test_until_it_is_time_the_alerts_are_not_read(watch_of, alertmanager):
     watch = watch_of(every=0.01)
-    async with watching(watch):
+    async with running(watch.run()):
         await until(lambda: alertmanager.looked > 5)
     assert alertmanager.read_at == [], "on a clock that stands still it is never time"
 
@@ -204,7 +187,7 @@ async def test_an_alertmanager_that_has_not_answered_yet_is_asked_again_soon(wat
     monkeypatch.setattr("proxy.decisions.watch.SOON", 0.001)
     alertmanager.away = True
     watch = watch_of(every=3600)
-    async with watching(watch):
+    async with running(watch.run()):
         await until(lambda: alertmanager.looked > 3)
         alertmanager.away = False
         await until(lambda: not watch.several)
@@ -214,7 +197,7 @@ async def test_alerts_that_cannot_be_read_are_no_bug(watch_of, alertmanager):
     alertmanager.away = True
     watch = watch_of(every=0.001)
     with capture_logs() as logs:
-        async with watching(watch):
+        async with running(watch.run()):
             await reads(alertmanager)
             alertmanager.cluster = lambda: asyncio.sleep(0, Cluster(0, 0.0))
             await reads(alertmanager)
@@ -230,7 +213,7 @@ async def test_trouble_ends_no_watching(watch_of, alertmanager, monkeypatch, tro
     watch = watch_of(every=0.001)
     good = alertmanager.cluster
     monkeypatch.setattr(alertmanager, "cluster", fails)
-    async with watching(watch):
+    async with running(watch.run()):
         await until(lambda: alertmanager.looked > 3)
         assert watch.several
         monkeypatch.setattr(alertmanager, "cluster", good)

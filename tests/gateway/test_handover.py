@@ -4,8 +4,8 @@ import json
 
 import pytest
 from deciding import added, held, labelled, lose_claim
-from fakes import FakeModel, answer, body, exchange, post, posted, settings, status_of, verdict
-from piping import Held, Observer, Piped
+from fakes import FakeModel, Observer, answer, body, exchange, post, posted, settings, status_of, verdict
+from piping import Held, Piped
 
 from proxy.alert import Alert
 from proxy.app import build

@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from deciding import until
 from fakes import FakeModel, body, exchange, fake_alertmanager, post, posted, settings, verdict
 from posting import OURS, held, until_recovered
 
@@ -210,6 +211,7 @@ async def test_recommendations_never_wait_and_the_text_comes_with_the_next_resen
     assert (first["annotations"]["ai_source"], first["annotations"]["ai_severity"]) == ("rules", "warning")
     model.release.set()
     await until(lambda: len(model.asked) == 1)
+    await asyncio.sleep(0.01)
     [second] = await proxy.post(posted(severity="warning"))
     assert (second["annotations"]["ai_source"], second["annotations"]["ai_severity"]) == ("llm", "info")
     assert second["annotations"]["ai_model"] == "fake-1"
@@ -236,13 +238,6 @@ async def test_without_fallback_an_alert_without_a_verdict_goes_bare_and_stays_b
         assert await proxy.post(alert) == [alert]
     [labels] = await proxy.labels(posted("Other"))
     assert set(labels) == OURS
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.01)
 
 
 # A bug in our code costs one alert its labels. Each case breaks one stage for one alert in three.

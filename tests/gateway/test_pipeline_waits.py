@@ -3,11 +3,14 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from fakes import FakeModel, body, exchange, post, posted, settings, stamp, status_of, verdict
-from piping import Held, Observer, Piped
+from deciding import labelled, take_up
+from fakes import FakeModel, Observer, body, exchange, post, posted, settings, stamp, status_of, verdict
+from piping import Held, Piped
 
+from proxy.alert import Alert
 from proxy.app import build
 from proxy.classification.classification import Severity
 from proxy.decisions.decider import Decider
@@ -172,6 +175,25 @@ async def test_a_resolve_after_firing_again_stops_the_wait_again(pipeline_with, 
         got = await asyncio.wait_for(sent(pipeline, posted(f"New{n}"), posted("Flaps", **OVER)), 2)
         assert got[0]["annotations"]["ai_source"] == "rules"
         await sent(pipeline, posted("Flaps", begun=-1))
+
+
+async def test_a_resolve_that_waits_keeps_its_labels_when_the_alert_fires_anew_meanwhile(pipeline_with, held):
+    """With the labels of the new life it would end an alert that fires."""
+    held.ready.set()
+    model = FakeModel([verdict(Severity.INFO), None])
+    pipeline = await pipeline_with(model)
+    [first] = await sent(pipeline, posted("Flaps"))
+    over = posted("Flaps", **OVER)
+    await sent(pipeline, over)
+
+    pending = asyncio.create_task(sent(pipeline, over, posted("New")))
+    await asked(model, 2)
+    anew = Alert({"alertname": "Flaps"}, starts_at=datetime.now(UTC) + timedelta(hours=1))
+    assert pipeline._living.seen(anew) is None
+    take_up(pipeline._living, labelled(anew), anew)
+    model.release.set()
+    [resolve, _] = await asyncio.wait_for(pending, 5)
+    assert resolve["labels"] == first["labels"]
 
 
 async def test_others_get_their_turns_while_a_long_batch_is_read_and_written(pipeline_with, held):

@@ -10,13 +10,14 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from fakes import Observer
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from simulated import run_simulated
+from simulated import NOW, TimeOfTheLoop, run_simulated
 
 from proxy.decisions.decision import Decision, Treatment
 from proxy.errors import UpstreamTimeout
@@ -24,7 +25,6 @@ from proxy.gateway.pipeline import Pipeline
 from proxy.gateway.repost import DEADLINE, WINDOW, Reposter
 from proxy.policy import Mode
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NAMES = ("A", "B")
 SENDERS = (0, 1)
 TIMEOUT = 9.0
@@ -116,7 +116,7 @@ class Decisions:
     def awaits_text(self, identity):
         return identity in self.calls
 
-    async def decide(self, new, wait, *, recovered):
+    async def decide(self, new, wait, *, recovered, in_time):
         for alert, treatment in new:
             labels = {"ai_severity": "warning"} if self.mode is Mode.ENRICHED else {}
             self.by[alert.identity] = Decision(alert.identity, labels, {"ai_source": "rules"})
@@ -136,24 +136,13 @@ class Decisions:
             self.landed(identity)
 
 
-class Observer:
-    def unread(self, reason):
-        pytest.fail(reason)
-
-    def alert(self, added):
-        pass
-
-    def fault(self, stage):
-        pytest.fail(stage)
-
-
-class World:
+class World(TimeOfTheLoop):
     """Everything together, and what must hold at every step."""
 
     def __init__(self, mode, rng, slowest):
-        self.loop = asyncio.get_running_loop()
-        self.begun = self.loop.time()
+        super().__init__()
         self.alertmanager = Alertmanager(self.now, rng, slowest)
+        self.observer = Observer()
         self.outcomes = Counter()
         self.reposter = Reposter(
             decision_of=lambda identity: self.decisions.decision(identity),
@@ -164,7 +153,7 @@ class World:
         )
         self.decisions = d = Decisions(mode, self.now, self.reposter.text_landed)
         self.pipeline = Pipeline(
-            rollout=d, decider=d, living=d, recovery=d, budget=2.0, observer=Observer(),
+            rollout=d, decider=d, living=d, recovery=d, budget=2.0, observer=self.observer,
             on_resolved=self.reposter.resolved, now=self.now, monotonic=self.loop.time,
         )  # fmt: skip
         self.alerts = {(sender, name): None for sender in SENDERS for name in NAMES}
@@ -174,9 +163,6 @@ class World:
         self.resolve_came_in, self.life = {}, Counter()
         self.first, self.posted = {}, Counter()
         self.sending, self.resending = Counter(), Counter()
-
-    def now(self):
-        return NOW + timedelta(seconds=self.loop.time() - self.begun)
 
     # What senders do.
 
@@ -342,6 +328,7 @@ async def play(steps, mode, seed, slowest, ends_frozen):
     assert world.alertmanager.active() == []
     await world.reposter.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert world.observer.unread_because == []
     if world.wrong:
         raise world.wrong[0]
     for outcome in world.outcomes:

@@ -323,6 +323,8 @@ class _File:
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             begins = os.read(handle, len(_HEADER))
+            if not begins:
+                os.fchmod(handle, 0o600)  # nobody's yet
         finally:
             os.close(handle)
         if begins and begins != _HEADER and self.path.name != NAME:
