@@ -1,5 +1,6 @@
 """When there is no room for all, and how little room each takes."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -130,3 +131,10 @@ def test_a_sweep_lets_others_run_in_between(living, time):
     time.passes(seconds=timedelta(hours=2).total_seconds())
     assert sum(1 for _ in living.sweep(1)) == CAPACITY
     assert len(living) == 0
+
+
+def test_an_alert_whose_end_is_far_away_stays_bare_however_rarely_it_is_sent(full, time):
+    alert = replace(firing(time, "New"), ends_at=time.now + timedelta(hours=24))
+    take_up(full, bare(alert), alert)
+    time.passes(hours=5)
+    assert full.seen(alert) == bare(alert)

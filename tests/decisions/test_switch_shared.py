@@ -244,3 +244,24 @@ async def test_what_is_heard_and_over_already_is_the_configuration(proxies, stor
     await store.write_state(State(9, over, NOW - 2 * HOUR).write())
     await one.hears()
     assert (one.mode, one.switch.choice, one.recovery.asked) == (PLAIN, None, 0)
+
+
+async def test_a_store_that_did_not_answer_at_the_start_loses_no_switch(proxies, store, time):
+    [one] = await proxies(ENRICHED)
+    await one.switch.to(PLAIN, by="ada")
+    late = Switched(ENRICHED, store, time)
+    await late.switch.start(None, known=False)
+    assert late.mode is ENRICHED, "what is configured, until more is known"
+    assert (await late.written()).choice.by == "ada", "nothing was written"
+    await late.hears()
+    assert (late.mode, late.switch.choice.by) == (PLAIN, "ada")
+
+
+async def test_a_store_that_did_not_answer_and_turns_out_empty_gets_what_holds(store, time):
+    late = Switched(ENRICHED, store, time)
+    await late.switch.start(None, known=False)
+    began = late.since
+    time.passes(seconds=30)
+    await late.hears()
+    assert (late.mode, late.since) == (ENRICHED, began)
+    assert (await late.written()).labelling_since == began

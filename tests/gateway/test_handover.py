@@ -1,5 +1,6 @@
 """An alert whose labels gave way to others: one POST says what it is now and that it is over as it was."""
 
+import asyncio
 import json
 
 import pytest
@@ -214,3 +215,46 @@ async def test_only_what_alertmanager_took_is_handed_over(alertmanager, monkeypa
         await exchange(running.data_port, post(body(posted("A"))))
     assert len(alertmanager.posts[-1].alerts) == (1 if taken else 2)
     assert living.handing_over == 0
+
+
+class Waiting:
+    """A POST that waits for the model, of an alert that is known and one that is new."""
+
+    def __init__(self):
+        gate = Held()
+        gate.ready.set()
+        self.model = FakeModel([verdict(Severity.INFO), None])
+        self.piped = Piped(self.model, Mode.ENRICHED, held=gate, observer=Observer())
+        self.known = Alert({"alertname": "A"})
+
+    async def sends(self, meanwhile):
+        """Return what leaves when `meanwhile` happens to the known one during the wait."""
+        await self.piped.recovery.settled(5)
+        (await self.piped.run(posted("A"))).taken()
+        pending = asyncio.create_task(self.piped.run(posted("A"), posted("New")))
+        async with asyncio.timeout(5):
+            while len(self.model.asked) < 2:
+                await asyncio.sleep(0)
+        meanwhile(self.piped.living)
+        self.model.release.set()
+        prepared = await pending
+        prepared.taken()
+        return [in_words(alert) for alert in json.loads(prepared.body)]
+
+
+@pytest.fixture
+async def waiting():
+    one = Waiting()
+    yield one
+    await one.piped.close()
+
+
+async def test_an_alert_handed_over_while_another_is_waited_for_leaves_as_what_it_is_now(waiting):
+    left = await waiting.sends(lambda living: lose_claim(living, held(labelled(waiting.known, "critical", "security"))))
+    assert left[:2] == [("A", NOW_IS, False), ("A", WAS, True)]
+
+
+async def test_an_alert_forgotten_while_another_is_waited_for_is_not_ended_in_the_same_breath(waiting):
+    left = await waiting.sends(lambda living: living.forget(waiting.known.identity))
+    assert [each for each in left if each[0] == "A"] == [("A", WAS, False)]
+    assert waiting.piped.living.former(waiting.known.identity) == (WAS,), "it is ended with the next POST"
