@@ -84,7 +84,7 @@ def tell_store(living: Living) -> list[Kept]:
     """Have the store told all there is to tell; return that."""
     told = living.take_unkept(1000)
     for kept in told:
-        living.kept(kept, kept.life)
+        living.kept(kept, kept)
     return told
 
 

@@ -137,7 +137,7 @@ class Keeper:
         for kept in mine:
             winner = held[kept.decision.identity]
             if winner.decision.labels == kept.decision.labels:
-                self._living.kept(kept, winner.life)
+                self._living.kept(kept, winner)
             else:
                 self._living.hand_over(kept, winner)
                 handed_over += 1

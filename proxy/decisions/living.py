@@ -313,13 +313,19 @@ class Living:
                 taken.append(self._kept(entry))
         return taken
 
-    def kept(self, told: Kept, life: int) -> None:
-        """The store has what it was `told`, under the `life` that it knew first."""
-        if (entry := self._entries.get(told.decision.identity)) and entry.life == told.life:
-            entry.life, entry.replaces = life, 0
-            entry.kept_until = self._monotonic() + told.left - STALE
-            if life != told.life:
-                self._note(told.decision.identity)  # of its life the store was told nothing yet
+    def kept(self, told: Kept, holds: Kept) -> None:
+        """The store was `told` of a decision, and has it: in the same life, or in another that has the same labels."""
+        entry = self._entries.get(told.decision.identity)
+        if entry is None or entry.life != told.life:
+            return
+        entry.replaces = 0
+        entry.kept_until = self._monotonic() + told.left - STALE
+        if holds.life != told.life:
+            # That an earlier life has ended says nothing of the one that others know.
+            entry.life = holds.life
+            entry.resolved_at = entry.resolved_at and holds.resolved_at
+            entry.fires_until = max(entry.fires_until or 0.0, holds.fires_until or 0.0) or None
+            self._note(told.decision.identity)
 
     def not_kept(self, taken: Sequence[Kept]) -> None:
         """The store could not be told."""

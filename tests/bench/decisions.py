@@ -68,7 +68,7 @@ def filled(size: int) -> Living:
         one = alert(n)
         living.add(living.candidate(decision(one), one), one)
     for told in living.take_unkept(size):
-        living.kept(told, told.life)
+        living.kept(told, told)
     return living
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from deciding import Rooms, SharedStore, Verdicts, added, bare, firing, held, labelled, resolved, sweep
 from fakes import verdict
+from simulated import Time
 
 from proxy.classification.classification import Severity
 from proxy.decisions.decision import Treatment
@@ -215,3 +216,28 @@ async def test_text_that_came_late_reaches_the_store(one, store):
     await one.keep()
     [kept] = (await MemoryStore.get(store, [alert.identity])).values()
     assert kept.decision.annotations["ai_summary"] == "Later."
+
+
+async def test_the_end_of_an_earlier_life_told_late_ends_no_later_one():
+    """A proxy that is cut off knows the resolve of a life; the other one has decided about the next, with the same
+    labels."""
+    store, time = SharedStore(), Time()
+    one, other = (Rooms(store, Verdicts(verdict(Severity.CRITICAL)), time) for _ in range(2))
+    alert = firing(time)
+    for rooms in (one, other):
+        await rooms.decide(alert)
+        await rooms.keep()
+    time.passes(minutes=5)
+    one.decider.known(resolved(alert, time))
+    await one.keep()
+    other.decider.known(resolved(alert, time))
+    time.passes(minutes=20)
+    anew = firing(time, begun=time.now)
+    assert one.decider.known(anew) is None
+    await one.decide(anew)
+    await one.keep()
+    other.verdicts.now = verdict(Severity.INFO)
+    await other.keep()
+    await other.keep()
+    assert other.decider.known(anew).labels == added("critical")
+    assert (await store.get([alert.identity]))[alert.identity].resolved_at is None

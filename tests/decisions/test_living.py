@@ -169,7 +169,7 @@ def test_a_life_that_the_store_never_heard_of_replaces_none(living, time):
     alert = firing(time)
     take_up(living, labelled(alert), alert)
     [first] = living.take_unkept(1)
-    living.kept(first, first.life)
+    living.kept(first, first)
     for severity in ("warning", "info"):
         living.seen(resolved(firing(time, begun=time.now), time))
         time.passes(minutes=16)

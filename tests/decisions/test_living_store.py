@@ -159,7 +159,7 @@ def test_the_life_that_the_store_knew_first_is_gone_by(living, time):
     alert = firing(time)
     take_up(living, labelled(alert), alert)
     [told] = living.take_unkept(1)
-    living.kept(told, 99)
+    living.kept(told, replace(told, life=99))
     living.seen(resolved(alert, time))
     assert living.take_unkept(1)[0].life == 99
 
@@ -173,7 +173,7 @@ def test_what_the_store_says_of_a_life_that_has_ended_is_not_taken_for_the_new_o
     anew = firing(time, begun=time.now)
     assert living.seen(anew) is None
     take_up(living, labelled(anew, "info"), anew)
-    living.kept(told, told.life)
+    living.kept(told, told)
     [new] = living.take_unkept(1)
     assert (new.replaces, new.life == told.life) == (told.life, False)
 
