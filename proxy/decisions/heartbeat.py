@@ -12,9 +12,9 @@ import structlog
 
 from proxy.decisions.living import Living
 from proxy.decisions.reach import Reach
-from proxy.decisions.store import Change, DecisionStore
+from proxy.decisions.store import Beat, Change, DecisionStore
 from proxy.decisions.switch import Switch
-from proxy.errors import StoreError
+from proxy.errors import StoreError, StoreTimeout
 from proxy.policy import Mode
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Heartbeat:
 
     async def _beat(self) -> str | None:
         try:
-            beat = await self._store.beat(self.name, json.dumps(dict(self._me())))
+            beat = await self._ask()
         except StoreError as exc:
             self._reach.lost(exc)
             return None
@@ -116,6 +116,13 @@ class Heartbeat:
         self._generation = beat.generation
         self.peers = {name: _object(text) for name, text in beat.peers.items()}
         return beat.state
+
+    async def _ask(self) -> Beat:
+        me = json.dumps(dict(self._me()))
+        try:
+            return await self._store.beat(self.name, me)
+        except StoreTimeout:
+            return await self._store.beat(self.name, me)  # one hiccup is no outage
 
     async def _listen(self) -> None:
         heard = False

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from proxy.decisions import heartbeat
 from proxy.decisions.heartbeat import Heartbeat
 from proxy.decisions.store import Change
-from proxy.errors import StoreError
+from proxy.errors import StoreError, StoreTimeout
 
 
 class Store(SharedStore):
@@ -233,3 +233,17 @@ async def test_a_store_of_this_proxy_alone_is_beaten_for_too_and_nobody_listens(
     made = Made(Alone())
     async with made.running():
         await until(lambda: len(made.switch.heard_of) > 1)
+
+
+async def test_one_hiccup_of_the_store_is_no_outage(made, monkeypatch):
+    beat, answers = made.store.beat, [StoreTimeout("slow")]
+
+    async def hiccup(name, me):
+        if answers:
+            raise answers.pop()
+        return await beat(name, me)
+
+    monkeypatch.setattr(made.store, "beat", hiccup)
+    await made.beat.first()
+    assert made.reach.up
+    assert made.reach.trusted

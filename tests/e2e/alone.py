@@ -8,7 +8,7 @@ from itertools import permutations
 from pathlib import Path
 
 from disturbed import Disturbed, kill, switch
-from lab import LIGHT, Lab
+from lab import LIGHT, Lab, between_flushes
 
 from proxy.policy import Mode
 
@@ -134,11 +134,13 @@ async def other_names_and_an_empty_store(run: Lab) -> None:
 
 async def alertmanager_restarts(run: Lab) -> None:
     """It comes back empty, and remembers only what it has told."""
+    await between_flushes()
     await run.ams[0].stop()
     await run.ams[0].start()
 
 
 async def both_restart(run: Lab) -> None:
+    await between_flushes()
     await asyncio.gather(run.ams[0].stop(), run.proxy.kill())
     await asyncio.gather(run.ams[0].start(), run.proxy.start())
 
@@ -156,9 +158,9 @@ async def the_class_is_forgotten(run: Lab) -> None:
 
 
 async def the_clock_jumps(run: Lab) -> None:
-    """An hour ahead, an hour back, and right again."""
+    """Ahead, back, and right again; by more than a decision outlives the last sign of its alert."""
     file = Path(run.proxy.env["CLOCK_OFFSET"])
-    for offset in (3600, -3600, 0):
+    for offset in (5400, -5400, 0):
         set_clock(file, offset)
         await asyncio.sleep(3)
 

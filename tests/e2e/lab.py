@@ -66,6 +66,17 @@ def never_the_same(replica: int = 0) -> FakeProvider:
     return FakeProvider(answer)
 
 
+async def between_flushes() -> None:
+    """Wait for a moment in which no Alertmanager is about to tell anything.
+
+    Groups are flushed whole seconds after their alerts came, and those come at whole seconds. The second Alertmanager
+    of a cluster looks at a group, waits for the first one, and then tells what it has seen: a resolve that the first
+    one tells in that time is followed by a «firing» from the second. And one that is stopped while it tells something
+    has not noted it, so the other one tells it again. Both happen with any proxy and with none.
+    """
+    await asyncio.sleep((1.5 * EVERY - time.monotonic() % EVERY) % EVERY)
+
+
 class Sender:
     """Sends as Prometheus does: all its alerts to all targets at once, and it waits for all of them.
 
@@ -102,18 +113,13 @@ class Sender:
         self.alerts = {name: alert | {"startsAt": ""} for name, alert in self.alerts.items() if name in self.firing}
 
     async def run(self) -> None:
-        """Send, until cancelled.
-
-        Groups are flushed whole seconds after their alerts came. A resolve is sent between those moments: the second
-        Alertmanager of a cluster looks at a group, waits for the first one, and then tells what it has seen. A resolve
-        that the first one tells in that time is followed by a «firing» from the second, whoever stands before them.
-        """
+        """Send, until cancelled."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as client:
             while True:
                 await asyncio.sleep(EVERY - time.monotonic() % EVERY)
                 self._evaluate()
                 await self._send(client, self.alerts)
-                await asyncio.sleep((1.5 * EVERY - time.monotonic() % EVERY) % EVERY)
+                await between_flushes()
                 if over := [name for name in self._ending if self.alerts[name]["startsAt"]]:
                     self._ended.update(over)
                     self._ending.difference_update(over)

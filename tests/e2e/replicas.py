@@ -7,11 +7,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from disturbed import Disturbance, Disturbed, kill, mode_of, switch
-from lab import Lab, by_rules, lab
+from lab import Lab, between_flushes, by_rules, lab
 from real import free_port, settled
 from redis_servers import Relay, redis_sentinel, redis_server
+
+IN_A_GAP = 3
+"""Two proxies that label an alert differently make two notifications where one is due. When they agree again, the first
+Alertmanager tells what the second had told otherwise, and the second one that the other label has ended."""
+A_GAP: dict[str, Any] = {"replicas": 2, "group_interval": 6}
+"""Of a laboratory in which the gap is over before groups are flushed again: at each flush each Alertmanager corrects
+what the other one told."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,8 @@ class WithRedis:
     async def __call__(self, binary: str, directory: Path) -> None:
         async with redis_server(directory, free_port()) as redis:
             flags = [f"--store.url={redis.url}"]
-            await Disturbed(partial(self.disturb, redis), flags, {"replicas": 2}, extra=self.extra)(binary, directory)
+            options = A_GAP if self.extra else {"replicas": 2}
+            await Disturbed(partial(self.disturb, redis), flags, options, extra=self.extra)(binary, directory)
 
 
 # No store that both know
@@ -47,6 +56,7 @@ async def refuse_to_switch(run: Lab) -> None:
 
 
 async def one_alertmanager_restarts(run: Lab) -> None:
+    await between_flushes()
     await run.ams[1].stop()
     await run.ams[1].start()
     await settled(run.ams[1])
@@ -118,8 +128,7 @@ async def switched_at_one(_: redis_server, run: Lab) -> None:
 async def cut_off_from_one(binary: str, directory: Path) -> None:
     """The second proxy reaches Redis by a line that fails: nothing is refused, nothing answers.
 
-    The two cannot but differ on what begins meanwhile, and each Alertmanager corrects the other at each flush. Here
-    the line is mended before the next one.
+    The two cannot but differ on what begins meanwhile.
     """
 
     async def cut(run: Lab) -> None:
@@ -129,8 +138,7 @@ async def cut_off_from_one(binary: str, directory: Path) -> None:
 
     async with redis_server(directory, free_port()) as redis, Relay(redis.port) as line:
         stores = ([f"--store.url={redis.url}"], [f"--store.url=redis://127.0.0.1:{line.port}"])
-        options = {"replicas": 2, "per_replica": stores, "group_interval": 6}
-        await Disturbed(cut, options=options, extra=IN_A_GAP)(binary, directory)
+        await Disturbed(cut, options=A_GAP | {"per_replica": stores}, extra=IN_A_GAP)(binary, directory)
 
 
 async def failover(binary: str, directory: Path) -> None:
@@ -142,8 +150,7 @@ async def failover(binary: str, directory: Path) -> None:
         await asyncio.sleep(5)
 
     async with redis_sentinel(directory) as sentinel:
-        options = {"replicas": 2}
-        await Disturbed(fail, [f"--store.url={sentinel.url}"], options, extra=IN_A_GAP)(binary, directory)
+        await Disturbed(fail, [f"--store.url={sentinel.url}"], A_GAP, extra=IN_A_GAP)(binary, directory)
 
 
 async def stopped_before_the_first_alert(binary: str, directory: Path) -> None:
@@ -164,9 +171,6 @@ async def stopped_before_the_first_alert(binary: str, directory: Path) -> None:
         run.told_once("First")
 
 
-IN_A_GAP = 3
-"""Two proxies that label an alert differently make two notifications where one is due. When they agree again, the first
-Alertmanager tells what the second had told otherwise, and the second one that the other label has ended."""
 REDIS = {
     "Redis is well": WithRedis(well),
     "Redis is well, and kill -9": WithRedis(each_is_killed),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from disturbed import kill
-from lab import Lab, background, lab
+from lab import EVERY, Lab, background, between_flushes, lab
 from real import free_port, settled
 from redis_servers import Relay, redis_server
 from replicas import IN_A_GAP
@@ -32,6 +32,12 @@ class Soak:
     faults: list[tuple[float, float]] = field(default_factory=list)
     """When Redis was not well, or not for all."""
     ending: set[asyncio.Task[None]] = field(default_factory=set)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while both Alertmanagers hear all that is sent.
+
+    No alert ends else: of an end that only one of them has heard the other one tells the contrary, and then the end
+    once more, with any proxy and with none.
+    """
 
     async def alerts(self) -> None:
         """Let one begin every two seconds, each with a life of its own length."""
@@ -46,16 +52,24 @@ class Soak:
 
     async def _end(self, name: str, after: float) -> None:
         await asyncio.sleep(after)
+        await self.heard.wait()
         self.run.sender.resolve(name)
 
     async def disturb(self) -> None:
+        self.heard.set()
         of_redis = [self._cut, self._freeze, self._flush, self._lose]
         others = [self._kill_a_proxy, self._restart_an_alertmanager]
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             fault = random.choice([*of_redis, *others])
             since = time.monotonic()
+            if fault not in of_redis:
+                self.heard.clear()
+                await asyncio.sleep(2 * EVERY)
             await fault()
+            if fault not in of_redis:
+                await asyncio.sleep(2 * EVERY)
+                self.heard.set()
             print(f"{since:.0f} {fault.__name__} {time.monotonic() - since:.1f} s")
             if fault in of_redis:
                 self.faults.append((since - 1, time.monotonic() + AFTER))
@@ -86,6 +100,7 @@ class Soak:
 
     async def _restart_an_alertmanager(self) -> None:
         am = random.choice(self.run.ams)
+        await between_flushes()
         await am.stop()
         await am.start()
         await settled(am)

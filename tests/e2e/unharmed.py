@@ -137,7 +137,7 @@ async def resolves(binary: str, directory: Path) -> None:
         # The two Alertmanagers flush out of step, by no more than that.
         assert through <= past + GROUP_INTERVAL + 0.5
 
-        ended = posted("NeverSeen", begun=-60, ends=-1)
+        ended = posted("NeverSeen", begun=-2, ends=-1)
         assert await send(run.proxy.url, ended) == 200
         await run.calm()  # in which the resolves are repeated, too
         assert len(run.models[0].requests) == asked, "no call"

@@ -57,7 +57,7 @@ PATIENCE: Final = 5.0
 """Seconds for one page of a load, and for a sign of life from a silent subscription. No alert waits for either."""
 SILENCE: Final = 5.0
 """Seconds without a message after which a subscription is asked whether it is still there."""
-PEER: Final = 3
+PEER: Final = 4
 """Seconds for which a proxy that said nothing more is still there: a few beats."""
 
 # Ends a script that comes too late, or that was given a moment on another clock: that lies further ahead than anybody
