@@ -17,7 +17,7 @@ from replicas import IN_A_GAP
 
 SECONDS = 240
 GROUP_INTERVAL = 6
-AFTER = 3.0
+AFTER = 5.0
 """Seconds for which a fault of Redis is not over: proxies look again, and agree."""
 
 
