@@ -20,6 +20,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -54,14 +55,14 @@ def until(true: Callable[[], Any], what: str) -> None:
     raise AssertionError(f"not within {READY_WITHIN:g} s: {what}")
 
 
-class _Block:
+class _Block(ABC):
     """A block in which processes run."""
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
-    def stop(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def stop(self) -> None: ...
 
     def __enter__(self) -> Self:
         try:

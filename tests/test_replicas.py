@@ -37,8 +37,8 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(store_url, model=None, **flags):
-    async with fake_alertmanager() as am:
+async def proxy(store_url, model=None, *, peers=0, **flags):
+    async with fake_alertmanager(peers=peers) as am:
         given = settings(am.url, **{"enrichment__mode": "transparent", "store__url": store_url} | flags)
         async with build(given, model=model) as running:
             yield Proxy(am, running)
@@ -143,3 +143,22 @@ async def test_what_is_forgotten_at_one_proxy_is_forgotten_at_the_other(redis):
         assert await other.labels(alert) == ["info", "noise"]
         assert await one.labels(alert) == ["info", "noise"]
         assert await one.labels(alert) == ["info"]
+
+
+async def test_a_proxy_that_misses_another_in_the_store_labels_by_the_rules_as_that_one_does(redis):
+    """A Redis that is cut off from one of two: neither knows what the other one decides."""
+    models = [FakeModel([verdict(Severity.NOISE)]) for _ in range(2)]
+    flags = {"peers": 2, "enrichment__mode": "enriched", "llm__enable_cache": "false"}
+    async with proxy(redis.url, models[0], **flags) as one:
+        await asyncio.sleep(2.1)
+        assert (await one.ask("/api/v1/status"))[1]["labels_by_rules"] == "only 1 of 2 proxies reach the shared store"
+        assert await one.labels(posted("Alone", severity="warning")) == ["warning"]
+        async with proxy(redis.url, models[1], **flags):
+            async with asyncio.timeout(5):
+                while (await one.ask("/api/v1/status"))[1]["labels_by_rules"]:
+                    await asyncio.sleep(0.05)
+            assert await one.labels(posted("Together", severity="warning")) == ["noise"]
+        async with asyncio.timeout(10):
+            while not (await one.ask("/api/v1/status"))[1]["labels_by_rules"]:
+                await asyncio.sleep(0.1)
+        assert await one.labels(posted("AloneAgain", severity="warning")) == ["warning"]

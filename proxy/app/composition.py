@@ -156,7 +156,7 @@ async def build(
         alertmanager = AlertmanagerClient(
             keep_alive, url, settings.alertmanager.timeout.total_seconds(), authorization=_authorization(settings)
         )
-        watch = Watch(alertmanager, names, replicas=settings.alertmanager.replicas or None)
+        watch = Watch(alertmanager, names, replicas=settings.alertmanager.replicas or None, shared=store.shared)
         keeper = Keeper(living, store, reach, on_handover=metrics.handovers.inc)
 
         def labels_by_rules() -> str:

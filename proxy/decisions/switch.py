@@ -108,6 +108,8 @@ class Switch:
         """
         if mode is not None and (why := self._refused()):
             raise SwitchRefused(why)
+        if self._state.revision == UNKNOWN:
+            raise StoreError("it has not answered since the start, and may hold a switch")
         self._asked += 1
         mine = self._asked
         now = self._now()
@@ -140,8 +142,9 @@ class Switch:
             mode, canary = self._wanted()
             if self._begins_to_label(mode):
                 await self._recovery.again()
-                since = self._state.labelling_since or self._now() + self._lead
-                self._state = replace(self._state, revision=self._state.revision + 1, labelling_since=since)
+                if self._state.revision != UNKNOWN:
+                    since = self._state.labelling_since or self._now() + self._lead
+                    self._state = replace(self._state, revision=self._state.revision + 1, labelling_since=since)
             self._apply()
             self._end_labelling()
         await self._write_again()
@@ -260,6 +263,8 @@ class Switch:
             return None
 
     async def _write_again(self) -> None:
+        if self._state.revision == UNKNOWN:
+            return  # what the store holds is newer
         try:
             await self._store.write_state(self._state.write())
         except StoreError as exc:

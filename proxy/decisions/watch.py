@@ -67,13 +67,16 @@ class Watch:
         names: Names,
         *,
         replicas: int | None,
+        shared: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         every: float = EVERY,
     ) -> None:
-        """`replicas`: how many proxies there are; None: as many as Alertmanager has peers."""
+        """`replicas`: how many proxies there are; None: as many as Alertmanager has peers. `shared`: they have one
+        store."""
         self._alertmanager = alertmanager
         self._names = names
         self._replicas = replicas
+        self._shared = shared
         self._monotonic = monotonic
         self._every = every
         self._alone_since: float | None = None
@@ -105,11 +108,6 @@ class Watch:
             return f"Alertmanager has {self.peers} peers, so there are several proxies"
         return "it is not known yet whether Alertmanager has peers; alertmanager.replicas: 1 says that it has none"
 
-    @property
-    def seen_others(self) -> bool:
-        """Whether there certainly are other proxies."""
-        return self._replicas > 1 if self._replicas is not None else self._several is True
-
     async def look(self) -> None:
         """Ask how many Alertmanagers there are; whoever gives no answer changes nothing."""
         try:
@@ -121,11 +119,7 @@ class Watch:
         self.peers = max(self.peers or 0, cluster.peers)
         if self.peers > 1:
             if not self._several:
-                log.warning(
-                    "Alertmanager has peers, so there are several proxies: without a shared store all labels are the"
-                    " rules', whatever the model says; see store.url",
-                    peers=self.peers,
-                )
+                self._tell()
             self._several = True
         elif cluster.peers == 0:
             self._several = False
@@ -134,6 +128,16 @@ class Watch:
                 self._alone_since = self._monotonic()
             if max(cluster.up, self._monotonic() - self._alone_since) >= SETTLED:
                 self._several = False
+
+    def _tell(self) -> None:
+        if self._shared:
+            log.info("Alertmanager has peers: their proxies are expected in the shared store", peers=self.peers)
+        elif self._replicas is None:
+            log.warning(
+                "Alertmanager has peers, so there are several proxies, and this one's store is not shared: all labels"
+                " are the rules', whatever the model says; see store.url",
+                peers=self.peers,
+            )
 
     async def run(self) -> None:
         """Look on; the owner cancels it."""

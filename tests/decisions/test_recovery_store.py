@@ -154,9 +154,8 @@ async def test_how_many_there_are_is_known_with_the_recovery(alert):
             return Cluster(3, 0.0)
 
     made = Made(Clustered([]))
-    assert not made.watch.seen_others
     await recovered(made)
-    assert made.watch.seen_others
+    assert made.watch.expected == 3
 
 
 async def test_once_recovered_everything_stands(alert):

@@ -265,3 +265,17 @@ async def test_a_store_that_did_not_answer_and_turns_out_empty_gets_what_holds(s
     await late.hears()
     assert (late.mode, late.since) == (ENRICHED, began)
     assert (await late.written()).labelling_since == began
+
+
+async def test_until_the_store_has_answered_nothing_is_switched_and_a_reload_writes_nothing(proxies, store, time):
+    [one] = await proxies(ENRICHED)
+    await one.switch.to(PLAIN, by="ada")
+    late = Switched(TEXT, store, time)
+    await late.switch.start(None, known=False)
+    with pytest.raises(StoreError, match="may hold a switch"):
+        await late.switch.to(TEXT)
+    await late.switch.configure(ENRICHED, Canary())
+    assert late.mode is ENRICHED
+    assert (await late.written()).choice.by == "ada"
+    await late.hears()
+    assert late.mode is PLAIN

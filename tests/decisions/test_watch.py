@@ -58,36 +58,36 @@ def watch_of(alertmanager, time):
 
 async def seen(watch):
     await watch.look()
-    return watch.several, watch.seen_others
+    return watch.several, watch.expected
 
 
-def test_before_alertmanager_has_answered_several_are_assumed_and_nobody_was_seen(watch_of):
+def test_before_alertmanager_has_answered_several_are_assumed_and_one_is_expected(watch_of):
     watch = watch_of()
-    assert (watch.several, watch.seen_others, watch.peers) == (True, False, None)
+    assert (watch.several, watch.expected, watch.peers) == (True, 1, None)
 
 
 async def test_an_alertmanager_that_does_not_cluster_is_alone_at_once(watch_of, alertmanager):
     alertmanager.up = 0.0
     watch = watch_of()
-    assert await seen(watch) == (False, False)
+    assert await seen(watch) == (False, 1)
     assert watch.peers == 0
 
 
 @pytest.mark.parametrize(("up", "several"), [(SETTLED - 1, True), (SETTLED, False)])
 async def test_one_that_sees_nobody_is_alone_once_it_had_the_time_to_find_them(watch_of, alertmanager, up, several):
     alertmanager.peers, alertmanager.up = 1, up
-    assert await seen(watch_of()) == (several, False)
+    assert await seen(watch_of()) == (several, 1)
 
 
 async def test_that_time_may_pass_by_our_clock(watch_of, alertmanager, time):
     """Its own may be wrong."""
     alertmanager.peers, alertmanager.up = 1, 0.0
     watch = watch_of()
-    assert await seen(watch) == (True, False)
+    assert await seen(watch) == (True, 1)
     time.passes(seconds=SETTLED - 1)
-    assert await seen(watch) == (True, False)
+    assert await seen(watch) == (True, 1)
     time.passes(seconds=1)
-    assert await seen(watch) == (False, False)
+    assert await seen(watch) == (False, 1)
 
 
 @pytest.mark.parametrize("later", [0, 1])
@@ -95,36 +95,36 @@ async def test_who_had_peers_once_has_them_for_ever(watch_of, alertmanager, time
     """One that is restarted, or cut off, sends to people all the same."""
     alertmanager.peers = 3
     watch = watch_of()
-    assert await seen(watch) == (True, True)
+    assert await seen(watch) == (True, 3)
     alertmanager.peers = later
     time.passes(days=1)
-    assert await seen(watch) == (True, True)
+    assert await seen(watch) == (True, 1)
     assert watch.peers == 3
 
 
 async def test_peers_that_come_later_count(watch_of, alertmanager):
     watch = watch_of()
-    assert await seen(watch) == (False, False)
+    assert await seen(watch) == (False, 1)
     alertmanager.peers = 2
-    assert await seen(watch) == (True, True)
+    assert await seen(watch) == (True, 2)
 
 
 @pytest.mark.parametrize(("replicas", "several"), [(1, False), (2, True)])
 async def test_a_number_in_the_settings_is_the_number(watch_of, alertmanager, replicas, several):
     watch = watch_of(replicas)
-    assert (watch.several, watch.seen_others) == (several, several)
+    assert (watch.several, watch.expected) == (several, replicas)
     for alertmanager.peers in (0, 3):
-        assert await seen(watch) == (several, several)
+        assert await seen(watch) == (several, replicas)
 
 
 async def test_no_answer_changes_nothing(watch_of, alertmanager):
     watch = watch_of()
     alertmanager.away = True
-    assert await seen(watch) == (True, False)
+    assert await seen(watch) == (True, 1)
     alertmanager.away = False
-    assert await seen(watch) == (False, False)
+    assert await seen(watch) == (False, 1)
     alertmanager.away = True
-    assert await seen(watch) == (False, False)
+    assert await seen(watch) == (False, 1)
 
 
 async def reads(alertmanager):

@@ -14,6 +14,8 @@ from lab import Lab, between_flushes, by_rules, lab
 from real import free_port, settled
 from redis_servers import Relay, redis_sentinel, redis_server
 
+from proxy.decisions.stores.redis import PEER
+
 IN_A_GAP = 3
 """Two proxies that label an alert differently make two notifications where one is due. When they agree again, the first
 Alertmanager tells what the second had told otherwise, and the second one that the other label has ended."""
@@ -141,6 +143,26 @@ async def cut_off_from_one(binary: str, directory: Path) -> None:
         await Disturbed(cut, options=A_GAP | {"per_replica": stores}, extra=IN_A_GAP)(binary, directory)
 
 
+async def cut_off_for_long(binary: str, directory: Path) -> None:
+    """The others notice, and what begins from then on gets the same labels everywhere, while nobody can agree."""
+    async with redis_server(directory, free_port()) as redis, Relay(redis.port) as line:
+        stores = ([f"--store.url={redis.url}"], [f"--store.url=redis://127.0.0.1:{line.port}"])
+        async with lab(binary, directory, replicas=2, per_replica=stores) as run:
+            await run.fires("Before")
+            line.cut()
+            await asyncio.sleep(2 * PEER)
+            await run.fires("Meanwhile")
+            await run.calm()
+            labels = await run.labels("Meanwhile")
+            assert labels[0] == labels[1]
+            assert by_rules(labels[0])
+            line.mend()
+            await asyncio.sleep(2 * PEER)
+            await run.ends("Before", "Meanwhile")
+            await run.calm()
+            run.told_once("Before", "Meanwhile")
+
+
 async def failover(binary: str, directory: Path) -> None:
     """A Sentinel makes the replica the primary; what was written last may be lost."""
 
@@ -182,5 +204,6 @@ REDIS = {
     "Redis is killed": WithRedis(killed_and_empty, IN_A_GAP),
     "Redis and both proxies are killed": WithRedis(lost_with_both_proxies, IN_A_GAP),
     "cut off from one": cut_off_from_one,
+    "cut off from one for long": cut_off_for_long,
     "failover": failover,
 }

@@ -194,16 +194,23 @@ async def test_after_one_of_ours_that_failed_nothing_is_posted_until_a_senders_p
     assert "a bug" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("lands", "post", "at"),
+    [
+        pytest.param(0.1, {"takes": 0.8}, 0.85, id="while the alert is on its way"),
+        pytest.param(0.05, {"lingers": 0.5}, 0.65, id="while its answer is still relayed"),
+    ],
+)
 @simulated
-async def test_text_that_lands_while_the_alert_is_on_its_way_follows_the_answer():
+async def test_text_that_lands_before_the_post_is_over_follows_it(lands, post, at):
     world = World()
     sent = world.sent()
-    forward = asyncio.create_task(world.forward(sent, takes=0.8))
-    await asyncio.sleep(0.1)
+    forward = asyncio.create_task(world.forward(sent, **post))
+    await asyncio.sleep(lands)
     world.land(sent)
     await forward
     await asyncio.sleep(1)
-    assert [at for at, *_ in world.posts] == [0.85]
+    assert [when for when, *_ in world.posts] == [at]
 
 
 @simulated
@@ -218,18 +225,6 @@ async def test_while_a_post_holds_the_alert_none_of_ours_begins_and_the_latest_t
     await asyncio.sleep(1)
     [(at, _, _, [alert])] = world.posts
     assert (at, alert["endsAt"]) == (0.95, json.loads(resent.element)["endsAt"])
-
-
-@simulated
-async def test_what_is_due_is_posted_when_the_post_is_over_however_long_it_takes():
-    world = World()
-    sent = world.sent()
-    forward = asyncio.create_task(world.forward(sent, lingers=0.5))
-    await asyncio.sleep(0.05)
-    world.land(sent)
-    await forward
-    await asyncio.sleep(1)
-    assert [at for at, *_ in world.posts] == [0.65]
 
 
 @simulated
