@@ -16,6 +16,7 @@ WELL = {
     "canary": {"percent": 100.0, "by": "alertname", "matchers": []},
     "labelling_since": "2026-11-22T12:00:00.123456+00:00",
     "labels_by_rules": "",
+    "configuration": {"read_at": "2026-11-22T11:00:00.654321+00:00", "problems": []},
     "alertmanager": {
         "url": "http://127.0.0.1:9093",
         "recovered": True,
@@ -61,6 +62,7 @@ def test_all_is_well():
         "alertmanager-ai-proxy 1.1.0, up 3h: nothing to look at\n"
         "  ready         yes\n"
         "  mode          enriched (as configured)\n"
+        "  settings      read at 2026-11-22 11:00:00 UTC\n"
         "  canary        all of the alerts\n"
         "  labelling     alerts that begin after 2026-11-22 12:00:00 UTC\n"
         "  labels by     the model, and the rules where it gives no answer in time\n"
@@ -80,6 +82,10 @@ def test_all_is_well():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
+        (
+            {"configuration__problems": ["one", "two"]},
+            "! settings      read at 2026-11-22 11:00:00 UTC; what was read since CANNOT BE USED: one; two",
+        ),
         ({"ready": False}, "! ready         NO: starting or shutting down"),
         ({"labels_by_rules": "the store is away"}, "! labels by     the RULES: the store is away"),
         (

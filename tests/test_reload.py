@@ -1,6 +1,7 @@
 """Reading the configuration again, by signal and by request, while alerts go on."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -80,9 +81,13 @@ async def test_a_mistake_changes_nothing(proxy):
     status, text = await proxy.reload()
     assert (status, "config.yaml:5" in text, "did you mean enriched?" in text) == (500, True, True)
     assert "aiproxy_config_last_reload_successful 0.0" in await proxy.get("/metrics")
-    assert '"mode": "transparent"' in await proxy.get("/api/v1/status")
+    status = json.loads(await proxy.get("/api/v1/status"))
+    assert (status["mode"], len(status["configuration"]["problems"])) == ("transparent", 1)
+    before = status["configuration"]["read_at"]
     proxy.write(mode="transparent")
     assert (await proxy.reload())[0] == 200
+    status = json.loads(await proxy.get("/api/v1/status"))
+    assert (status["configuration"]["problems"], status["configuration"]["read_at"] > before) == ([], True)
     assert "aiproxy_config_last_reload_successful 1.0" in await proxy.get("/metrics")
 
 

@@ -9,14 +9,12 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import math
 import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
@@ -31,6 +29,7 @@ from proxy.admin.api import admin_api
 from proxy.app.model import ChosenModel
 from proxy.app.reload import Reload, canary_of
 from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
+from proxy.app.status import Status
 from proxy.app.storage import open_store
 from proxy.classification import prompts
 from proxy.classification.allowance import WaitingAllowance
@@ -48,7 +47,6 @@ from proxy.decisions.living import Living
 from proxy.decisions.reach import Reach
 from proxy.decisions.recovery import Recovery
 from proxy.decisions.rollout import Rollout
-from proxy.decisions.state import canary_shown
 from proxy.decisions.switch import Switch
 from proxy.decisions.watch import Watch
 from proxy.errors import ConfigError
@@ -114,7 +112,6 @@ async def build(
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(_registry())
-        started_at = datetime.now(UTC)
         url = URL(settings.alertmanager.url)
         serving = asyncio.Event()
         names = Names(
@@ -250,69 +247,25 @@ async def build(
             on_fault=metrics.fault,
             reposter=reposter,
         )
-        metrics.mode.set_function(lambda: rollout.mode.number)
-        metrics.decisions.set_function(lambda: len(living))
-        metrics.decisions_labelled.set_function(lambda: living.labelled)
-        metrics.decisions_bare.set_function(lambda: len(living) - living.labelled)
-        metrics.decisions_unkept.set_function(lambda: living.unkept)
-        metrics.handovers_pending.set_function(lambda: living.handing_over)
-        metrics.identity_conflicts.set_function(lambda: watch.conflicts)
-        metrics.labels_by_rules.set_function(lambda: bool(labels_by_rules()))
-        metrics.replicas.set_function(lambda: replicas())
-        metrics.replicas_agree.set_function(lambda: heartbeat.agree if store.shared else math.nan)
-        metrics.converged.set_function(lambda: converged())
-        metrics.store_up.set_function(lambda: reach.up)
-
-        def replicas() -> int:
-            return max(len(heartbeat.peers), settings.alertmanager.replicas, watch.peers or 0, 1)
-
-        def converged() -> bool:
-            return reach.up and not living.unkept and not living.handing_over
-
-        def status() -> dict[str, Any]:
-            return {
-                "version": __version__,
-                "started_at": started_at.isoformat(),
-                "ready": serving.is_set(),
-                "mode": rollout.mode.value,
-                "mode_source": switch.source,
-                "switched": switch.choice.shown() if switch.choice else None,
-                "canary": canary_shown(rollout.canary),
-                "labelling_since": rollout.labelling_since.isoformat() if rollout.labelling_since else None,
-                "labels_by_rules": labels_by_rules(),
-                "alertmanager": {
-                    "url": str(url),
-                    "recovered": recovery.done,
-                    "recovered_alerts": recovery.found,
-                    "peers": watch.peers,
-                    "identity_conflicts": watch.conflicts,
-                },
-                "model": the_model.status() | {"last_outcome": service.last_outcome},
-                "store": {
-                    "kind": store.kind,
-                    "url": settings.store.url,
-                    "shared": store.shared,
-                    "up": reach.up,
-                    "error": reach.error,
-                    "unkept": living.unkept,
-                },
-                "decisions": {
-                    "living": len(living),
-                    "labelled": living.labelled,
-                    "bare": len(living) - living.labelled,
-                    "handing_over": living.handing_over,
-                    "full": living.full,
-                },
-                "replicas": {
-                    "count": replicas(),
-                    "name": heartbeat.name,
-                    "agree": heartbeat.agree if store.shared else None,
-                    "agreement": agreement(),
-                    "peers": heartbeat.peers,
-                },
-                "converged": converged(),
-                "rules": {"hash": rules.hash},
-            }
+        status = Status(
+            settings=settings,
+            model=the_model,
+            service=service,
+            rules=rules,
+            rollout=rollout,
+            switch=switch,
+            living=living,
+            store=store,
+            reach=reach,
+            watch=watch,
+            heartbeat=heartbeat,
+            recovery=recovery,
+            reload=reload,
+            labels_by_rules=labels_by_rules,
+            agreement=agreement,
+            serving=serving.is_set,
+        )
+        status.export(metrics)
 
         # The admin listener opens first and closes last: probes get an answer all the while.
         admin = admin_api(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -35,14 +36,18 @@ class Reload:
         self._rollout = rollout
         self._switch = switch
         self._metrics = metrics
-        metrics.reload_worked.set(1)
-        metrics.reloaded_at.set_to_current_time()
+        self.read_at: datetime
+        """When the settings that hold were read."""
+        self.problems: tuple[str, ...]
+        """Why those that were read since cannot be used."""
+        self._read()
 
     async def __call__(self) -> None:
         """Reload. Raises ConfigError, and then nothing has changed."""
         try:
             loaded = self._load()
         except ConfigError as exc:
+            self.problems = tuple(exc.problems)
             self._metrics.reload_worked.set(0)
             log.error("the configuration cannot be used, the last good one holds", problems="; ".join(exc.problems))
             raise
@@ -54,8 +59,7 @@ class Reload:
         set_log_level(settings.log.level)
         changed = sorted(_differences(masked(self.settings), masked(settings)))
         self.settings = settings
-        self._metrics.reload_worked.set(1)
-        self._metrics.reloaded_at.set_to_current_time()
+        self._read()
         log.info("configuration read anew", changed="; ".join(changed))
         if choice := self._switch.choice:
             log.warning(
@@ -67,6 +71,11 @@ class Reload:
         waiting = sorted(_differences(masked(self._running), masked(settings)))
         if later := [key for key in waiting if not key.startswith(AT_ONCE)]:
             log.warning("some settings take effect at the next start only", settings="; ".join(later))
+
+    def _read(self) -> None:
+        self.read_at, self.problems = datetime.now(UTC), ()
+        self._metrics.reload_worked.set(1)
+        self._metrics.reloaded_at.set(self.read_at.timestamp())
 
 
 def canary_of(settings: Settings) -> Canary:

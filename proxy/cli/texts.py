@@ -82,6 +82,7 @@ def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
     enriched = found["mode"] == "enriched"
     yield not found["ready"], "ready", "yes" if found["ready"] else "NO: starting or shutting down"
     yield False, "mode", f"{found['mode']} ({_source(found['mode_source'], found['switched'])})"
+    yield _configuration(found["configuration"])
     yield False, "canary", _canary(found["canary"])
     since = found["labelling_since"]
     yield False, "labelling", f"alerts that begin after {_time(since)}" if since else "no: new alerts get no labels"
@@ -108,6 +109,13 @@ def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
     handing = there["handing_over"]
     told = f"{handing} alerts, until Alertmanager is told the end of their former labels" if handing else "none"
     yield False, "handing over", told
+
+
+def _configuration(configuration: Object) -> tuple[bool, str, str]:
+    read = f"read at {_time(configuration['read_at'])}"
+    if problems := configuration["problems"]:
+        return True, "settings", f"{read}; what was read since CANNOT BE USED: {'; '.join(problems)}"
+    return False, "settings", read
 
 
 def _labelled_by(found: Object) -> tuple[bool, str, str]:
