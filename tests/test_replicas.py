@@ -10,6 +10,7 @@ from redis_servers import redis_server
 
 from proxy.app import build
 from proxy.classification.classification import Severity
+from proxy.decisions import reach
 from proxy.decisions.stores.redis import RedisStore
 
 
@@ -100,6 +101,31 @@ async def test_a_redis_that_goes_away_or_is_emptied_flips_no_mode(redis):
         assert [await one.mode(), await other.mode()] == ["enriched", "enriched"]
     async with proxy(redis.url) as third:
         assert await third.mode() == "enriched", "they have written it again"
+
+
+async def test_labels_are_by_the_rules_until_all_have_noticed_that_the_store_is_back(redis, monkeypatch):
+    monkeypatch.setattr(reach, "QUARANTINE", 1.5)
+    async with proxy(redis.url, FakeModel([verdict(Severity.NOISE)]), enrichment__mode="enriched") as one:
+
+        async def by_rules():
+            return (await one.ask("/api/v1/status"))[1]["labels_by_rules"]
+
+        await asyncio.sleep(2.1)
+        assert await by_rules() == ""
+        redis.kill()
+        async with asyncio.timeout(5):
+            while not await by_rules():
+                await asyncio.sleep(0.02)
+        redis.start()
+        async with asyncio.timeout(5):
+            while not (await one.ask("/api/v1/status"))[1]["store"]["up"]:
+                await asyncio.sleep(0.02)
+        assert await by_rules() == "the shared store is away, or has just come back"
+        assert await one.labels(posted("JustBack", severity="warning")) == ["warning"]
+        async with asyncio.timeout(5):
+            while await by_rules():
+                await asyncio.sleep(0.02)
+        assert await one.labels(posted("Later", severity="warning")) == ["noise"]
 
 
 async def test_a_switch_for_a_while_ends_on_all_proxies(redis):

@@ -165,6 +165,19 @@ async def test_a_store_that_was_emptied_is_told_everything_and_that_is_an_error_
     assert [entry["log_level"] for entry in logs] == ["error"]
 
 
+async def test_a_shared_store_that_is_back_is_told_everything_since_it_may_have_lost_its_last_writes(made):
+    await made.beat.first()
+    alert = firing(made.rooms.time)
+    take_up(made.living, labelled(alert), alert)
+    await made.rooms.keep()
+    made.store.fails = StoreError("gone")
+    await made.beat.first()
+    assert made.living.unkept == 0
+    made.store.fails = None
+    await made.beat.first()
+    assert made.living.unkept == 1
+
+
 async def test_what_was_forgotten_elsewhere_is_forgotten_here_and_its_labels_are_to_be_ended(made):
     alert = firing(made.rooms.time)
     take_up(made.living, labelled(alert), alert)
@@ -190,6 +203,24 @@ async def test_who_was_cut_off_listens_again(made, trouble):
         await made.store.news.put(trouble)
         await made.store.news.put(Change(frozenset({alert.identity})))
         await until(lambda: len(made.living) == 0)
+
+
+async def test_who_was_cut_off_tells_what_it_goes_by_since_it_may_have_missed_what_was_forgotten(made):
+    alert = firing(made.rooms.time)
+    take_up(made.living, labelled(alert), alert)
+    await made.rooms.keep()
+    async with made.running():
+        await asyncio.sleep(0.01)
+        assert made.living.unkept == 0
+        await made.store.news.put(StoreError("cut off"))
+        await until(lambda: made.living.unkept)
+
+
+async def test_a_bug_in_what_is_said_does_not_end_the_start(made):
+    made.me["mode"] = object()
+    with capture_logs() as logs:
+        assert await made.beat.first() == (False, None)
+    assert [entry["event"] for entry in logs] == ["a bug: hearing from the store failed"]
 
 
 async def test_a_bug_in_following_does_not_end_the_beat(made):

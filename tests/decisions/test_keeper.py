@@ -37,6 +37,21 @@ async def test_what_is_new_is_written_at_once(rooms):
     assert rooms.store.asked == ["claim"]
 
 
+async def test_a_store_has_longer_for_what_is_kept_than_for_what_a_post_waits_for(rooms, monkeypatch):
+    """A Redis that is slow for minutes would never be told anything otherwise."""
+    claim, patience = rooms.store.claim, []
+
+    async def claimed(new, *, patient=False):
+        patience.append(patient)
+        return await claim(new)
+
+    monkeypatch.setattr(rooms.store, "claim", claimed)
+    await rooms.decide(firing(rooms.time))
+    take_up(rooms.living, labelled(firing(rooms.time, "B")), firing(rooms.time, "B"))
+    await rooms.keep()
+    assert patience == [False, True]
+
+
 async def test_what_comes_together_is_written_together(rooms, monkeypatch):
     monkeypatch.setattr(keeper, "SLICE", 2)
     for n in range(5):

@@ -106,6 +106,17 @@ async def test_in_a_shared_store_it_is_handed_over_to_the_claim_that_came_first(
     assert made.rooms.handovers == [1]
 
 
+async def test_what_a_shared_store_holds_at_the_start_outranks_what_alertmanager_shows(alert):
+    """Others go by it; what Alertmanager shows came by a proxy that had lost its claim, or did not know of it."""
+    store = await remembering(labelled(alert), SharedStore())
+    made = Made(Alertmanager([shown(alert, **added("info"))]), store=store)
+    await recovered(made)
+    assert made.living.seen(alert) == labelled(alert)
+    assert made.living.former(alert.identity) == (added("info"),)
+    [kept] = (await store.get([alert.identity])).values()
+    assert kept.decision == labelled(alert)
+
+
 class Late(Alertmanager):
     """Answers once `ready` is set."""
 

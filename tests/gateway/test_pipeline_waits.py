@@ -87,11 +87,12 @@ async def test_what_the_recovery_took_is_not_waited_for_the_model_again(alertman
 
 async def test_the_model_gets_what_is_left_of_the_budget(pipeline_with, held, monkeypatch):
     """On a clock that jumps while the recovery is waited for."""
-    clock, waits = [100.0], []
+    clock, waits, in_time = [100.0], [], []
     original = Decider.decide
 
     async def decide(self, new, wait, **options):
         waits.append(wait)
+        in_time.append(options["in_time"])
         return await original(self, new, 0, **options)
 
     async def settled(self, at_most):
@@ -106,6 +107,7 @@ async def test_the_model_gets_what_is_left_of_the_budget(pipeline_with, held, mo
     monkeypatch.setattr(Recovery, "settled", lambda *_: asyncio.sleep(0, clock.__setitem__(0, clock[0] + 5)))
     await pipeline.run(body(posted("Other")))
     assert waits == [1.0, 0.0], "less than nothing is nothing"
+    assert in_time == [True, False], "a shared store is not asked any more"
 
 
 @pytest.mark.parametrize("mode", list(Mode), ids=str)
