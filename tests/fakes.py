@@ -253,6 +253,7 @@ def settings(alertmanager: str, **flags: str | list[str]) -> Settings:
         "web.admin_listen_address": ["127.0.0.1:0"],
         "alertmanager.url": [alertmanager],
         "store.url": ["memory:"],
+        "storage.path": ["/dev/null"],  # where nothing can be written
         **{name.replace("__", "."): [value] if isinstance(value, str) else value for name, value in flags.items()},
     }
     return config.load(environ={}, flags=given).settings

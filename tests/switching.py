@@ -14,7 +14,7 @@ from proxy.decisions.rollout import Rollout
 from proxy.decisions.state import Choice, State
 from proxy.decisions.store import DecisionStore
 from proxy.decisions.stores.memory import MemoryStore
-from proxy.decisions.switch import Switch
+from proxy.decisions.switch import Memory, Switch
 from proxy.policy import Mode
 
 PLAIN, ENRICHED, TEXT = Mode.TRANSPARENT, Mode.ENRICHED, Mode.TRANSPARENT_WITH_RECOMMENDATIONS
@@ -43,6 +43,7 @@ class Switched:
         time: Time | None = None,
         *,
         canary: Canary | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.time = time or Time()
         self.store = store or MemoryStore()
@@ -55,7 +56,8 @@ class Switched:
             self.recovery,  # type: ignore[arg-type]
             self.store,
             (mode, canary or Canary()),
-            refused=lambda: self.refused,
+            refused=lambda force: "" if force else self.refused,
+            memory=memory,
             others_label=lambda: self.others_label,
             now=lambda: self.time.now,
         )

@@ -18,6 +18,8 @@ from proxy.cli import running
 from proxy.cli.client import AdminClient, RequestFailed
 from proxy.config import Secret
 from proxy.config.kinds import AddressKind
+from proxy.decisions.stores.memory import MemoryStore
+from proxy.decisions.watch import Watch
 
 GONE = "http://127.0.0.1:9"
 """The port of `discard`, where nobody is."""
@@ -93,6 +95,14 @@ async def test_a_switch_that_would_divide_several_proxies_is_told(alertmanager):
     assert refused.status == 1
     assert refused.err.startswith("there are 2 proxies")
     assert refused.err.count("\n") == 1
+
+
+async def test_a_switch_can_be_forced_where_somebody_accepts_what_it_costs(proxy, monkeypatch):
+    monkeypatch.setattr(Watch, "expected", 2)
+    monkeypatch.setattr(MemoryStore, "shared", True)
+    refused = await run("mode", "set", "transparent", url=proxy)
+    assert (refused.status, refused.err.startswith("only 1 of 2 proxies reach the shared store")) == (1, True)
+    assert (await run("mode", "set", "transparent", "--force", url=proxy)).status == 0
 
 
 # decisions

@@ -1,6 +1,7 @@
 """Proxies of one real Redis, and one of a real file: a switch reaches all, outlives restarts, and never flips back."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -188,3 +189,59 @@ async def test_a_proxy_that_misses_another_in_the_store_labels_by_the_rules_as_t
             while not (await one.ask("/api/v1/status"))[1]["labels_by_rules"]:
                 await asyncio.sleep(0.1)
         assert await one.labels(posted("AloneAgain", severity="warning")) == ["warning"]
+
+
+@pytest.fixture
+def other(redis):
+    """Another proxy, as far as the store tells: it is heard of, and says whether it can use it."""
+
+    def says(**me):
+        with redis.client() as client:
+            [seconds, _] = client.time()
+            client.hset("{aiproxy}:peers", "other", f"{seconds} {json.dumps(me)}")
+
+    return says
+
+
+async def test_a_proxy_that_is_heard_of_and_cannot_use_the_store_is_missing_all_the_same(redis, other):
+    """As one whose answers come too late: it labels by the rules."""
+    async with proxy(redis.url, FakeModel([verdict()]), peers=2, enrichment__mode="enriched") as one:
+
+        async def by_rules():
+            return (await one.ask("/api/v1/status"))[1]["labels_by_rules"]
+
+        other(reaches=False)
+        await asyncio.sleep(0.7)
+        assert len((await one.ask("/api/v1/status"))[1]["replicas"]["peers"]) == 2
+        assert await by_rules() == "only 1 of 2 proxies reach the shared store"
+        other(reaches=True)
+        async with asyncio.timeout(5):
+            while await by_rules():
+                await asyncio.sleep(0.02)
+
+
+async def test_a_switch_waits_for_a_proxy_that_cannot_follow_unless_somebody_insists(redis, other):
+    async with proxy(redis.url, peers=2) as one:
+        await asyncio.sleep(0.7)
+        status, answer = await one.ask("/enrichment/mode", {"mode": "enriched"})
+        assert (status, answer["error"][:42]) == (409, "only 1 of 2 proxies reach the shared store")
+        assert await one.mode() == "transparent"
+        assert (await one.ask("/enrichment/mode", {"mode": "enriched", "force": True}))[0] == 200
+        assert (await one.ask("/enrichment/mode/reset", {}))[1]["mode"] == "transparent"
+        other(reaches=True)
+        async with asyncio.timeout(5):
+            while (await one.ask("/enrichment/mode", {"mode": "enriched"}))[0] != 200:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_proxy_that_starts_while_redis_is_frozen_goes_on_as_it_was_switched(redis, tmp_path):
+    remembers = {"storage__path": str(tmp_path / "data")}
+    async with proxy(redis.url, **remembers) as one:
+        await one.ask("/enrichment/mode", {"mode": "transparent_with_recommendations", "by": "ada"})
+    redis.freeze()
+    async with proxy(redis.url, **remembers) as again, proxy(redis.url) as unknowing:
+        assert await again.mode() == "transparent_with_recommendations"
+        assert await unknowing.mode() == "transparent"
+        redis.thaw()
+        await unknowing.follows("transparent_with_recommendations")
+        assert (await again.ask("/enrichment/mode"))[1]["switched"]["by"] == "ada"

@@ -38,6 +38,7 @@ class ModeSwitch(Protocol):
         origin: str = "",
         lasting: timedelta | None = None,
         canary: Canary | None = None,
+        force: bool = False,
     ) -> None: ...
 
 
@@ -76,13 +77,14 @@ class Modes:
         """Switch to another mode, for a time or until the next switch."""
         want = f'want a JSON object such as {{"mode": "enriched"}}; modes are {_KNOWN}'
         try:
-            given = read_object(await request.read(), ("mode", "for", "canary", "by"), want)
+            given = read_object(await request.read(), ("mode", "for", "canary", "by", "force"), want)
             if "mode" not in given:
                 raise ValueError(want)
             mode, by, lasting, canary = _mode(given), _by(given), _lasting(given), self._canary(given)
+            force = _force(given)
         except ValueError as exc:
             return error(400, str(exc))
-        return await self._to(request, mode, by, lasting, canary)
+        return await self._to(request, mode, by, lasting, canary, force=force)
 
     async def reset(self, request: web.Request) -> web.Response:
         """Go back to what is configured. The body may be empty, or say who asks."""
@@ -101,9 +103,12 @@ class Modes:
         by: str,
         lasting: timedelta | None = None,
         canary: Canary | None = None,
+        *,
+        force: bool = False,
     ) -> web.Response:
+        origin = request.remote or "unknown"
         try:
-            await self._switch.to(mode, by=by, origin=request.remote or "unknown", lasting=lasting, canary=canary)
+            await self._switch.to(mode, by=by, origin=origin, lasting=lasting, canary=canary, force=force)
         except SwitchRefused as exc:
             return error(409, str(exc))
         except StoreError as exc:
@@ -139,6 +144,13 @@ def _lasting(given: Mapping[str, Any]) -> timedelta | None:
     if lasting > LONGEST:
         raise ValueError(f"for is {text!r}, want 365d at most; without it the mode holds until the next switch")
     return lasting
+
+
+def _force(given: Mapping[str, Any]) -> bool:
+    force = given.get("force", False)
+    if not isinstance(force, bool):
+        raise ValueError(f"force is {force!r}, want true or false")
+    return force
 
 
 def _by(given: Mapping[str, Any]) -> str:

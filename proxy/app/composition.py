@@ -47,6 +47,7 @@ from proxy.decisions.living import Living
 from proxy.decisions.reach import Reach
 from proxy.decisions.recovery import Recovery
 from proxy.decisions.rollout import Rollout
+from proxy.decisions.stores.remembered import NAME, StateFile
 from proxy.decisions.switch import Switch
 from proxy.decisions.watch import Watch
 from proxy.errors import ConfigError
@@ -72,6 +73,10 @@ LAST_WORDS: Final = 1.0
 _NOT_ALONE: Final = (
     "A switch of one proxy alone would give alerts two identities; set store.url to a Redis that all share, or"
     " enrichment.mode in the configuration of all"
+)
+_NOT_ALL: Final = (
+    "The others would go on as they are, and alerts that begin would have two identities until they follow; force"
+    " switches all the same"
 )
 
 
@@ -162,8 +167,16 @@ async def build(
                 return f"{watch.why_several}, and they share no store" if watch.several else ""
             if not reach.trusted:
                 return "the shared store is away, or has just come back"
-            there = len(heartbeat.peers)
+            return missing()
+
+        def missing() -> str:
+            there = heartbeat.reaching
             return "" if there >= watch.expected else f"only {there} of {watch.expected} proxies reach the shared store"
+
+        def refused(force: bool) -> str:
+            if not store.shared:
+                return f"{watch.why_several}. {_NOT_ALONE}" if watch.several else ""
+            return f"{why}. {_NOT_ALL}" if not force and (why := missing()) else ""
 
         forwarder = Forwarder(
             keep_alive,
@@ -216,6 +229,7 @@ async def build(
                 "mode": rollout.mode.value,
                 "labelled": living.labelled,
                 "agreement": agreement(),
+                "reaches": reach.trusted,
             },
         )
         switch = Switch(
@@ -223,7 +237,8 @@ async def build(
             recovery,
             store,
             (settings.enrichment.mode, canary),
-            refused=lambda: f"{watch.why_several}. {_NOT_ALONE}" if watch.several and not store.shared else "",
+            refused=refused,
+            memory=StateFile(settings.storage.path / NAME) if store.shared else None,
             others_label=lambda: heartbeat.others_label,
         )
         reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, metrics)
@@ -236,7 +251,7 @@ async def build(
             recovery=recovery,
             budget=budget,
             observer=metrics,
-            others_label=lambda: heartbeat.others_label,
+            others_label=lambda: heartbeat.others_label or switch.is_switching,
             on_resolved=_nobody if reposter is None else reposter.resolved,
         )
         listener = DataListener(

@@ -104,6 +104,9 @@ def _add_mode(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> Non
         metavar="MATCHERS",
         help='only alerts that match take part, as in team="db"; give it more than once and one of them must hold',
     )
+    to.add_argument(
+        "--force", action="store_true", help="also while another proxy cannot follow: alerts that begin may page twice"
+    )
     back = add(verbs, "reset", _reset_mode, texts.mode, "go back to the mode that is configured")
     for parser in (to, back):
         parser.add_argument("--by", metavar="NAME", help="who asks, for the log (default: your user name)")
@@ -173,7 +176,11 @@ def _say(text: str, to: Any) -> None:
 
 def _set_mode(client: AdminClient, arguments: argparse.Namespace) -> Mapping[str, Any]:
     canary = {"percent": arguments.percent, "by": arguments.canary_by, "matchers": arguments.matchers}
-    given = {"for": arguments.lasting, "canary": {name: part for name, part in canary.items() if part is not None}}
+    given = {
+        "for": arguments.lasting,
+        "canary": {name: part for name, part in canary.items() if part is not None},
+        "force": arguments.force,
+    }
     wanted = {name: part for name, part in given.items() if part}
     return client.post("/enrichment/mode", {"mode": arguments.mode, "by": _by(arguments)} | wanted)
 

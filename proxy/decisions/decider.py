@@ -105,9 +105,13 @@ class Decider:
             except Exception:
                 self._on_fault("decide")
                 log.exception("deciding failed, the alert goes as it came", alertname=alert.name)
-                bare = self._living.candidate(Decision(alert.identity), alert)
-                decided[alert.identity] = self._living.add(bare, alert, provisional=not recovered)
+                decided[alert.identity] = self.leave_bare(alert, recovered=recovered)
         return decided
+
+    def leave_bare(self, alert: Alert, *, recovered: bool) -> Decision:
+        """Decide that a new alert goes as it came; return what holds, should it have been decided meanwhile."""
+        bare = self._living.candidate(Decision(alert.identity), alert)
+        return self._living.add(bare, alert, provisional=not recovered)
 
     def decision(self, identity: Identity) -> Decision | None:
         """Return what holds for `identity` now; its text may be better than when it was decided."""

@@ -37,7 +37,7 @@ class Heartbeat:
         name: str,
         me: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """`me` is what the others are told; `mode`, `labelled` and `agreement` in it are understood."""
+        """`me` is what the others are told; `mode`, `labelled`, `agreement` and `reaches` in it are understood."""
         self._store = store
         self._reach = reach
         self._living = living
@@ -53,6 +53,14 @@ class Heartbeat:
         """Whether another proxy of the store gives labels, or sends alerts that have some; as far as is known."""
         others = [peer for name, peer in self.peers.items() if name != self.name]
         return any(peer.get("mode") == Mode.ENRICHED.value or peer.get("labelled") for peer in others)
+
+    @property
+    def reaching(self) -> int:
+        """How many proxies of the store can use it, this one among them: being heard of is not enough.
+
+        One whose answers come too late is heard of all the same.
+        """
+        return sum(bool(peer.get("reaches", True)) for peer in self.peers.values())
 
     @property
     def agree(self) -> bool:

@@ -410,6 +410,7 @@ class Living:
             entry.resolved_at,
             entry.fires_until,
             entry.replaces,
+            entry.begun,
         )
 
     def _shared(self, decision: Decision) -> Decision:

@@ -27,6 +27,8 @@ class Kept:
     """The latest endsAt that any sender gave while it fired, in seconds since 1970."""
     replaces: int = 0
     """The life that ended before this one; 0: none. Not kept: it is for `claim`."""
+    begun: float | None = None
+    """The startsAt of the life that replaces another, in seconds since 1970. Not kept either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class DecisionStore(Protocol):
         """Keep decisions; return, for each, the one that holds. Never executed after it has raised StoreError.
 
         The first one wins. Where there is one already
-        - of the life that the new one `replaces`, the new one takes its place;
+        - of the life that the new one `replaces`, the new one takes its place; but in a shared store not if that
+          life is known to fire later than the new one has `begun`: another proxy has gone on with it;
         - of the same life and with the same labels, it takes the rest from the new one;
         - else it holds, and lives at least as long as the new one: what is known of another life says nothing of it.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -22,10 +22,18 @@ log = structlog.get_logger(__name__)
 
 LEAD: Final = timedelta(seconds=2)
 """How far ahead several proxies agree to begin labelling: all have heard of it by then, and read every POST."""
-UNKNOWN: Final = -1
-"""The revision before the store has answered: whatever it holds is newer."""
 TICK: Final = 0.25
 """Seconds between looks at whether a switch has expired."""
+
+
+class Memory(Protocol):
+    """What this proxy alone remembers of the store's state, for a start at which the store does not answer."""
+
+    def read(self) -> str | None: ...
+
+    def write(self, state: str) -> None:
+        """Remember it, aside."""
+        ...
 
 
 class Switch:
@@ -42,21 +50,27 @@ class Switch:
         store: DecisionStore,
         configured: tuple[Mode, Canary],
         *,
-        refused: Callable[[], str] = lambda: "",
+        refused: Callable[[bool], str] = lambda _: "",
+        memory: Memory | None = None,
         others_label: Callable[[], bool] = lambda: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`refused` tells why nobody may switch now; `others_label`, whether another proxy of the store labels."""
+        """`refused` tells why nobody may switch now, given whether somebody insists; `others_label`, whether another
+        proxy of the store labels."""
         self._rollout = rollout
         self._recovery = recovery
         self._store = store
         self._configured = configured
         self._refused = refused
+        self._memory = memory
         self._others_label = others_label
         self._now = now
         self._state = State()
+        self._heard = True
+        """Whether the store has answered since the start. Before, whatever it holds is newer."""
         self._asked = 0
         self._applying = asyncio.Lock()
+        self._writing = asyncio.Lock()
 
     @property
     def source(self) -> str:
@@ -69,19 +83,27 @@ class Switch:
         choice = self._state.choice
         return choice if choice and (choice.until is None or choice.until > self._now()) else None
 
+    @property
+    def is_switching(self) -> bool:
+        """Whether a switch is being kept: what comes in now is read, so that what goes bare is remembered."""
+        return self._writing.locked()
+
     async def start(self, written: str | None, *, known: bool = True) -> None:
         """Take up what the store remembers, before the first alert comes.
 
-        While it is not `known` what that is, the configuration holds, and nothing is written.
+        While it is not `known` what that is, what this proxy knew last holds, or else the configuration, and nothing
+        is written.
         """
+        self._heard = known
         if not known:
-            self._state = State(revision=UNKNOWN)
-            self._apply()
-            return
+            written = self._memory.read() if self._memory else None
         self._state = self._read(written) or State()
         if self._state.choice and not self.choice:
             # Nobody knows what passed since it expired.
-            self._state = replace(self._state, revision=self._state.revision + 1, choice=None, labelling_since=None)
+            self._state = replace(self._state, revision=self._state.revision + known, choice=None, labelling_since=None)
+        if not known:
+            self._apply()
+            return
         mode, canary = self._wanted()
         since = self._state.labelling_since
         if mode is Mode.ENRICHED and since is None:
@@ -91,6 +113,7 @@ class Switch:
         self._end_labelling()
         if written != self._state.write():
             await self._write_again()
+        self._remember()
 
     async def to(
         self,
@@ -100,15 +123,17 @@ class Switch:
         origin: str = "",
         lasting: timedelta | None = None,
         canary: Canary | None = None,
+        force: bool = False,
     ) -> None:
         """Switch to `mode`, for a time or until the next switch; None: back to what is configured.
 
-        `by` and `origin` say who asked from where, for the log and for `choice`. Raises SwitchRefused, Superseded when
-        somebody else asked for a mode meanwhile, and StoreError: then nothing has changed.
+        `by` and `origin` say who asked from where, for the log and for `choice`; `force`, that they accept what a
+        proxy costs that cannot follow. Raises SwitchRefused, Superseded when somebody else asked for a mode meanwhile,
+        and StoreError: then nothing has changed.
         """
-        if mode is not None and (why := self._refused()):
+        if mode is not None and (why := self._refused(force)):
             raise SwitchRefused(why)
-        if self._state.revision == UNKNOWN:
+        if not self._heard:
             raise StoreError("it has not answered since the start, and may hold a switch")
         self._asked += 1
         mine = self._asked
@@ -118,13 +143,15 @@ class Switch:
             # What passed unread until now lives in Alertmanager without labels. It must be known as bare before
             # the first label is given; while this runs, no POST passes unread.
             await self._recovery.again()
-        if mine != self._asked:
-            raise Superseded("another switch was asked for in the meantime, and holds")
-        was = self._rollout.mode
-        state = State(self._state.revision + 1, choice, self._since(choice))
-        await self._store.write_state(state.write())
-        self._state = state
-        self._apply()
+        async with self._writing:
+            if mine != self._asked:
+                raise Superseded("another switch was asked for in the meantime, and holds")
+            was = self._rollout.mode
+            state = State(self._state.revision + 1, choice, self._since(choice))
+            await self._store.write_state(state.write())
+            self._state = state
+            self._apply()
+        self._remember()
         log.warning(
             "mode switched",
             mode=self._rollout.mode.value,
@@ -142,7 +169,7 @@ class Switch:
             mode, canary = self._wanted()
             if self._begins_to_label(mode):
                 await self._recovery.again()
-                if self._state.revision != UNKNOWN:
+                if self._heard:
                     since = self._state.labelling_since or self._now() + self._lead
                     self._state = replace(self._state, revision=self._state.revision + 1, labelling_since=since)
             self._apply()
@@ -152,14 +179,8 @@ class Switch:
     async def heard(self, written: str | None) -> None:
         """Follow what the store holds, if it is newer; write ours again, if it has lost it."""
         state = self._read(written)
-        if self._state.revision == UNKNOWN:
-            # Asked for the first time. What labels meanwhile has begun when the proxy has.
-            since = self._rollout.labelling_since
-            await self.start(written)
-            if written is None and since is not None:
-                self._state = replace(self._state, labelling_since=since)
-                await self._write_again()
-            await self.follow()
+        if not self._heard:
+            await self._heard_first(state)
         elif state is None or state.revision < self._state.revision:
             await self._write_again()
         elif state != self._state:
@@ -174,6 +195,23 @@ class Switch:
                     by=self.choice.by if self.choice else None,
                     origin=self.choice.origin if self.choice else None,
                 )
+        self._remember()
+
+    async def _heard_first(self, state: State | None) -> None:
+        """Go by what the store holds, which did not answer at the start, and by what it does not hold of ours."""
+        if state is not None and state.revision >= self._state.revision:
+            self._state = state
+        self._heard = True
+        # What labels meanwhile has begun when the proxy has.
+        began = self._rollout.labelling_since if self._wanted()[0] is self._rollout.mode is Mode.ENRICHED else None
+        if began is not None and self._state.labelling_since is None:
+            self._state = replace(self._state, revision=self._state.revision + 1, labelling_since=began)
+        await self.follow()
+        began = self._rollout.labelling_since
+        if began is not None and self._state.labelling_since is None:
+            self._state = replace(self._state, revision=self._state.revision + 1, labelling_since=began)
+        if state != self._state:
+            await self._write_again()
 
     async def follow(self) -> None:
         """Make the mode what it should be now."""
@@ -194,12 +232,13 @@ class Switch:
         """Follow the clock: a switch may expire. The owner cancels it."""
         while True:
             await asyncio.sleep(TICK)
-            was = self._rollout.mode
+            was, switched = self._rollout.mode, self._state.choice
             try:
                 await self.follow()
             except Exception:
                 log.exception("a bug: the mode could not be followed, trying again")
-            if was is not self._rollout.mode:
+            expired = switched is not None and switched is self._state.choice and self.choice is None
+            if expired and was is not self._rollout.mode:
                 log.warning("the switch has expired", mode=self._rollout.mode.value, was=was.value)
 
     def _wanted(self) -> tuple[Mode, Canary]:
@@ -235,7 +274,7 @@ class Switch:
     def _end_labelling(self) -> bool:
         """Note that alerts go bare from now on, when nobody labels any more; return whether that is news."""
         over = (
-            self._state.revision != UNKNOWN
+            self._heard
             and self._rollout.mode is not Mode.ENRICHED
             and self._state.labelling_since is not None
             and not self._announced()
@@ -263,9 +302,14 @@ class Switch:
             return None
 
     async def _write_again(self) -> None:
-        if self._state.revision == UNKNOWN:
+        if not self._heard:
             return  # what the store holds is newer
-        try:
-            await self._store.write_state(self._state.write())
-        except StoreError as exc:
-            log.warning("the mode could not be kept in the store; tried again", error=str(exc))
+        async with self._writing:
+            try:
+                await self._store.write_state(self._state.write())
+            except StoreError as exc:
+                log.warning("the mode could not be kept in the store; tried again", error=str(exc))
+
+    def _remember(self) -> None:
+        if self._memory is not None and self._heard:
+            self._memory.write(self._state.write())

@@ -23,6 +23,8 @@ SOON: Final = 2.0
 """Seconds until Alertmanager is asked again that has not answered yet."""
 SETTLED: Final = 60.0
 """Seconds after which an Alertmanager that sees nobody beside itself is alone: a cluster finds itself in less."""
+GONE: Final = 600.0
+"""Seconds after which a peer that Alertmanager lost is not waited for any more."""
 SHARE: Final = 100
 """Reading all alerts takes at most one part in so many of the time."""
 BREATH: Final = 256
@@ -82,6 +84,7 @@ class Watch:
         self._alone_since: float | None = None
         self._several: bool | None = None
         self._now_peers = 0
+        self._fewer_since: float | None = None
         self.peers: int | None = None
         """The most peers that Alertmanager ever named, itself among them; None: it has not answered yet."""
         self.conflicts = 0
@@ -96,7 +99,7 @@ class Watch:
 
     @property
     def expected(self) -> int:
-        """How many proxies there should be now: one for each Alertmanager, unless the settings say otherwise."""
+        """How many proxies there should be: one for each Alertmanager of late, unless the settings say otherwise."""
         return self._replicas if self._replicas is not None else max(1, self._now_peers)
 
     @property
@@ -115,7 +118,7 @@ class Watch:
         except UpstreamError as exc:
             log.debug("cannot read Alertmanager's status", error=str(exc))
             return
-        self._now_peers = cluster.peers
+        self._count_peers(cluster.peers)
         self.peers = max(self.peers or 0, cluster.peers)
         if self.peers > 1:
             if not self._several:
@@ -128,6 +131,15 @@ class Watch:
                 self._alone_since = self._monotonic()
             if max(cluster.up, self._monotonic() - self._alone_since) >= SETTLED:
                 self._several = False
+
+    def _count_peers(self, peers: int) -> None:
+        """A peer that is gone may live on, cut off together with its proxy."""
+        if peers >= self._now_peers:
+            self._now_peers, self._fewer_since = peers, None
+        elif self._fewer_since is None:
+            self._fewer_since = self._monotonic()
+        elif self._monotonic() - self._fewer_since >= GONE:
+            self._now_peers, self._fewer_since = peers, None
 
     def _tell(self) -> None:
         if self._shared:

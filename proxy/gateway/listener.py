@@ -28,6 +28,8 @@ class BodyPipeline(Protocol):
 
     async def run(self, body: bytes) -> Prepared: ...
 
+    def known_only(self, body: bytes) -> Prepared: ...
+
 
 class DataListener:
     """Answers every request with Alertmanager's answer.
@@ -137,11 +139,11 @@ class DataListener:
                 return await self._pipeline.run(body)
         except TimeoutError:
             self._on_fault("late")
-            log.error("a batch goes as it came: it could not be enriched in time", bytes=len(body))
+            log.error("a batch goes with what is known, new alerts bare: it took too long", bytes=len(body))
         except Exception:
             self._on_fault("batch")
-            log.exception("a bug: a batch goes as it came")
-        return Prepared(body)
+            log.exception("a bug: a batch goes with what is known, new alerts bare")
+        return self._pipeline.known_only(body)
 
     async def _read(self, request: web.BaseRequest) -> tuple[bytes, bool]:
         """Return the body, and whether that is all of it."""

@@ -79,7 +79,8 @@ class Pipeline:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`others_label` tells whether other proxies of the same store may have labelled alerts that come here too;
+        """`others_label` tells whether other proxies of the same store may have labelled alerts that come here too, or
+        this one is about to;
         `on_resolved` is told which alerts are over as soon as they are read, before anything is waited for."""
         self._rollout = rollout
         self._decider = decider
@@ -167,6 +168,33 @@ class Pipeline:
             body=alerts.encode(batch, labels + annotations),
             without_annotations=partial(alerts.encode, batch, labels) if annotations else None,
         )
+
+    def known_only(self, body: bytes) -> Prepared:
+        """Return what to forward when `run` was not done in time: after a pause of the process, or a bug.
+
+        At once. What is known keeps its labels, and what is new goes bare, as it will for its life. A huge body goes
+        as it came: there is no time left for it.
+        """
+        if len(body) > _LARGE:
+            return Prepared(body)
+        insertions: list[alerts.Insertion] = []
+        identities, resolved = set(), set()
+        try:
+            batch = alerts.decode(body)
+            for item in batch.items:
+                if (alert := self._read(item)) is None:
+                    continue
+                decision = self._known(alert) or self._decider.leave_bare(alert, recovered=self._recovery.done)
+                insertions += item.insertions(decision.labels, {}).labels
+                identities.add(alert.identity)
+                if alert.resolved(self._now()):
+                    resolved.add(alert.identity)
+            return Prepared(alerts.encode(batch, insertions), identities=identities, resolved=resolved)
+        except DecodeError:
+            return Prepared(body)
+        except Exception:
+            log.exception("a bug: a batch goes as it came")
+            return Prepared(body)
 
     @property
     def _idle(self) -> bool:

@@ -46,6 +46,8 @@ FAST: Final = 1.0
 """Seconds within which Alertmanager must have answered last time."""
 DEADLINE: Final = 1.0
 """Seconds for a POST of ours, and so what a sender's POST may have to wait for it."""
+GIVING_UP: Final = 0.05
+"""Seconds of them in which it is given up, before a sender's POST goes on."""
 TOGETHER: Final = 0.05
 """Seconds in which texts that land go with the first one."""
 PER_POST: Final = 64
@@ -308,7 +310,8 @@ class Reposter:
         self._under_way |= dict.fromkeys(picked, over)
         outcome = "failed"
         try:
-            deadline = asyncio.get_running_loop().time() + DEADLINE
+            # A moment before those give up that wait for it.
+            deadline = asyncio.get_running_loop().time() + DEADLINE - GIVING_UP
             status = await self._post(path, CIMultiDict(headers), _body(picked.values()), deadline)
             outcome = "sent" if 200 <= status < 300 else "refused"
         except UpstreamError as exc:

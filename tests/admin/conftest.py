@@ -29,7 +29,8 @@ class Switch:
     def source(self):
         return "memory" if self.choice else "config"
 
-    async def to(self, mode, *, by="", origin="", lasting=None, canary=None):
+    async def to(self, mode, *, by="", origin="", lasting=None, canary=None, force=False):
+        self.forced = force
         self.asked.append((mode, by, origin, lasting, canary))
         if self.error:
             raise self.error

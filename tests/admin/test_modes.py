@@ -40,6 +40,15 @@ async def test_the_mode_can_be_asked_and_switched(admin):
     ]
 
 
+@pytest.mark.parametrize("force", [True, False])
+async def test_whoever_insists_says_so(admin, force):
+    client = await admin()
+    assert (await client.post("/enrichment/mode", json={"mode": "enriched", "force": force})).status == 200
+    assert client.switch.forced is force
+    odd = await client.post("/enrichment/mode", json={"mode": "enriched", "force": "yes"})
+    assert (odd.status, await odd.json()) == (400, {"error": "force is 'yes', want true or false"})
+
+
 @pytest.mark.parametrize(
     ("given", "canary"),
     [

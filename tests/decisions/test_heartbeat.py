@@ -99,6 +99,16 @@ async def test_whether_others_label(made, they, label):
     assert made.beat.others_label is label
 
 
+async def test_who_is_heard_of_and_cannot_use_the_store_does_not_reach_it(made):
+    made.me["reaches"] = True
+    made.others_say(reaches=False)
+    await made.beat.first()
+    assert (len(made.beat.peers), made.beat.reaching) == (2, 1)
+    made.others_say(reaches=True)
+    await made.beat.first()
+    assert made.beat.reaching == 2
+
+
 @pytest.mark.parametrize("said", ["", "7", "[]", '"enriched"', "{"])
 async def test_what_another_version_says_that_nobody_understands_says_nothing(made, said):
     made.store.peers["other"] = said

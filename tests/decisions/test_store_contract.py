@@ -91,6 +91,22 @@ async def test_what_replaces_a_life_takes_its_place(store):
     assert is_((await store.get([A]))[A], replace(anew, replaces=0))
 
 
+@pytest.mark.parametrize(
+    ("knows", "goes_on"),
+    [
+        pytest.param({"fires_until": 200.5}, True, id="fires beyond the new beginning"),
+        pytest.param({"fires_until": 100.5}, False, id="nobody says that it fires on"),
+        pytest.param({"fires_until": 200.5, "resolved_at": 1.5}, False, id="resolved"),
+        pytest.param({}, False, id="nothing"),
+    ],
+)
+async def test_a_life_with_which_another_proxy_has_gone_on_is_not_replaced(store, knows, goes_on):
+    """Of two proxies one may have missed the resolve."""
+    await store.claim([kept("A", "critical", life=1, **knows)])
+    held = await store.claim([kept("A", "info", life=2, replaces=1, begun=150.25)])
+    assert held[A].life == (1 if store.shared and goes_on else 2)
+
+
 async def test_a_life_is_replaced_once(store):
     await store.claim([kept("A", "critical", life=1)])
     await store.claim([kept("A", "info", life=2, replaces=1)])

@@ -4,11 +4,12 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from deciding import SharedStore
+from deciding import SharedStore, running, until
 from simulated import NOW, Time
 from structlog.testing import capture_logs
 from switching import ENRICHED, PLAIN, TEXT, Switched, choice
 
+from proxy.decisions import switch
 from proxy.decisions.canary import Canary
 from proxy.decisions.state import State
 from proxy.decisions.switch import LEAD
@@ -279,3 +280,125 @@ async def test_until_the_store_has_answered_nothing_is_switched_and_a_reload_wri
     assert (await late.written()).choice.by == "ada"
     await late.hears()
     assert late.mode is PLAIN
+
+
+async def test_a_switch_heard_of_late_asks_alertmanager_before_anything_is_labelled(proxies, store, time):
+    """What passed unread since the start is bare there."""
+    [one] = await proxies(PLAIN)
+    await one.switch.to(ENRICHED)
+    late = Switched(PLAIN, store, time)
+    await late.switch.start(None, known=False)
+    assert (late.mode, late.recovery.asked) == (PLAIN, 0)
+    late.recovery.answered.clear()
+    task = asyncio.create_task(late.hears())
+    await asyncio.sleep(0)
+    assert (late.mode, late.recovery.asked) == (PLAIN, 1)
+    late.recovery.answered.set()
+    await task
+    assert (late.mode, late.since) == (ENRICHED, one.since)
+
+
+class Remembered:
+    def __init__(self, text=None):
+        self.text = text
+
+    def read(self):
+        return self.text
+
+    def write(self, state):
+        self.text = state
+
+
+async def test_what_was_known_last_holds_while_a_store_does_not_answer_at_the_start(proxies, store, time):
+    memory = Remembered()
+    one = await Switched(PLAIN, store, time, memory=memory).start()
+    await one.switch.to(ENRICHED, by="ada")
+    begun = one.since
+    time.passes(hours=1)
+    again = Switched(PLAIN, store, time, memory=memory)
+    await again.switch.start(None, known=False)
+    assert (again.mode, again.since, again.switch.choice.by) == (ENRICHED, begun, "ada")
+    with pytest.raises(StoreError, match="may hold a switch"):
+        await again.switch.to(TEXT)
+    await again.hears()
+    assert (again.mode, again.since, again.recovery.asked) == (ENRICHED, begun, 0)
+
+
+async def test_what_was_switched_meanwhile_outranks_what_was_known_last(proxies, store, time):
+    memory = Remembered()
+    one = await Switched(PLAIN, store, time, memory=memory).start()
+    await one.switch.to(ENRICHED)
+    known = memory.text
+    await one.switch.to(TEXT)
+    again = Switched(PLAIN, store, time, memory=Remembered(known))
+    await again.switch.start(None, known=False)
+    assert again.mode is ENRICHED
+    await again.hears()
+    assert again.mode is TEXT
+
+
+async def test_what_was_known_last_is_written_into_a_store_that_has_lost_it(store, time):
+    known = State(5, choice(ENRICHED, NOW - HOUR), NOW - HOUR).write()
+    again = Switched(PLAIN, store, time, memory=Remembered(known))
+    await again.switch.start(None, known=False)
+    await again.hears()
+    assert (await again.written()).revision == 5
+    assert again.mode is ENRICHED
+
+
+async def test_what_was_known_last_and_has_expired_holds_no_more(store, time):
+    known = State(5, choice(ENRICHED, NOW - 2 * HOUR, until=NOW - HOUR), NOW - 2 * HOUR).write()
+    again = Switched(PLAIN, store, time, memory=Remembered(known))
+    await again.switch.start(None, known=False)
+    assert (again.mode, again.switch.choice) == (PLAIN, None)
+
+
+class Slow(SharedStore):
+    """Takes its time to write."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_write = asyncio.Event()
+
+    async def write_state(self, state):
+        await self.may_write.wait()
+        await super().write_state(state)
+
+
+async def test_a_reload_while_a_switch_is_kept_does_not_undo_it(time):
+    store = Slow()
+    store.may_write.set()
+    one = await Switched(PLAIN, store, time).start()
+    store.may_write.clear()
+    switching = asyncio.create_task(one.switch.to(TEXT))
+    await asyncio.sleep(0)
+    assert one.switch.is_switching, "what comes in now is read"
+    reloading = asyncio.create_task(one.switch.configure(ENRICHED, Canary()))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    store.may_write.set()
+    await asyncio.gather(switching, reloading)
+    assert not one.switch.is_switching
+    assert (one.mode, (await one.written()).choice.mode) == (TEXT, TEXT)
+    await one.hears()
+    assert one.mode is TEXT
+
+
+async def test_only_a_switch_that_was_there_expires(proxies, time, monkeypatch):
+    monkeypatch.setattr(switch, "TICK", 0.001)
+    [one] = await proxies(PLAIN)
+    one.recovery.answered.clear()
+    with capture_logs() as logs:
+        async with running(one.switch.run()):
+            reloading = asyncio.create_task(one.switch.configure(ENRICHED, Canary()))
+            await asyncio.sleep(0.01)
+            one.recovery.answered.set()
+            await reloading
+            await asyncio.sleep(0.01)
+        assert logs == []
+        await one.switch.to(PLAIN, lasting=HOUR)
+        async with running(one.switch.run()):
+            time.passes(hours=2)
+            await until(lambda: one.mode is ENRICHED)
+            await asyncio.sleep(0.01)
+    assert [entry["event"] for entry in logs] == ["mode switched", "the switch has expired"]

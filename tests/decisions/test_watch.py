@@ -98,7 +98,11 @@ async def test_who_had_peers_once_has_them_for_ever(watch_of, alertmanager, time
     assert await seen(watch) == (True, 3)
     alertmanager.peers = later
     time.passes(days=1)
-    assert await seen(watch) == (True, 1)
+    assert await seen(watch) == (True, 3)
+    time.passes(minutes=9)
+    assert await seen(watch) == (True, 3), "it may live on with its proxy, cut off from here"
+    time.passes(minutes=2)
+    assert await seen(watch) == (True, 1), "it is waited for no more"
     assert watch.peers == 3
 
 

@@ -11,7 +11,7 @@ from fakes import FakeModel, Observer, body, exchange, post, posted, settings, s
 from piping import Held, Piped
 
 from proxy.alert import Alert
-from proxy.app import build
+from proxy.app import build, composition
 from proxy.classification.classification import Severity
 from proxy.decisions.decider import Decider
 from proxy.decisions.recovery import Recovery
@@ -273,3 +273,43 @@ async def test_others_get_their_turns_while_a_long_batch_is_decided(pipeline_wit
     await pipeline.run(body(*(posted(pod=f"p{n}") for n in range(2560))))
     other.cancel()
     assert len(set(at_each_slice)) == len(at_each_slice) == 10
+
+
+async def test_after_a_pause_of_the_process_a_batch_keeps_what_is_known(alertmanager, monkeypatch):
+    """As after SIGSTOP, or when a machine stands still: the time is up before anything could be done."""
+    monkeypatch.setattr(composition, "PREPARE_BEYOND_BUDGET", 0.2)
+    model = FakeModel([verdict(Severity.NOISE), None])
+    given = settings(alertmanager.url, enrichment__mode="enriched", enrichment__budget="300ms")
+    async with build(given, model=model) as running:
+
+        async def labels(*alerts):
+            assert status_of(await exchange(running.data_port, post(body(*alerts)))) == 200
+            return [got["labels"].get("ai_severity") for got in alertmanager.posts[-1].alerts]
+
+        old, new = posted("Old"), posted("New")
+        assert await labels(old) == ["noise"]
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 1.0)
+        assert await labels(old, new) == ["noise", None]
+        model.release.set()
+        await asyncio.sleep(0.1)
+        assert await labels(old, new) == ["noise", None], "bare is a decision, too"
+
+
+async def test_a_bug_in_the_pipeline_costs_what_is_known_no_label(pipeline_with, held):
+    held.ready.set()
+    pipeline = await pipeline_with(FakeModel([verdict(Severity.NOISE)]))
+    await asyncio.sleep(0.01)
+    known = posted("Known")
+    await sent(pipeline, known)
+    found = pipeline.known_only(body(known, posted("New"), {"labels": 7}, posted("Over", **OVER)))
+    got = json.loads(found.body)
+    assert [alert["labels"] if alert["labels"] == 7 else alert["labels"].get("ai_severity") for alert in got] == [
+        "noise",
+        None,
+        7,
+        None,
+    ]
+    assert (len(found.identities), len(found.resolved)) == (3, 1)
+    assert pipeline.known_only(b"[{").body == b"[{"
+    huge = body(known, {"filler": "x" * (1 << 20)})
+    assert pipeline.known_only(huge).body == huge

@@ -263,7 +263,7 @@ async def test_a_senders_post_without_times_ends_it():
     assert world.posts == []
 
 
-@pytest.mark.parametrize(("takes", "begun"), [(0.5, 0.65), (9, 1.15)])
+@pytest.mark.parametrize(("takes", "begun"), [(0.5, 0.65), (9, 1.1)])
 @simulated
 async def test_a_senders_post_waits_for_ours_a_second_at_most_and_others_not_at_all(takes, begun):
     world = World()

@@ -15,17 +15,24 @@ AT_MOST: Final = 7 * 24 * 3600.0
 """Seconds that a decision lives after it was claimed last."""
 
 
-def settle(held: Kept | None, new: Kept) -> Kept:
+def settle(held: Kept | None, new: Kept, *, shared: bool) -> Kept:
     """Return what holds after `new` was claimed where `held` was kept; `held` itself when nothing changes.
+
+    In a `shared` store a life stays that fires beyond the beginning of the one that is to replace it: another proxy,
+    which did not hear of its end, has gone on with it.
 
     A life that is replaced is over even if its labels come again. Kept on, it would be there for a second proxy to
     replace, with other labels, after the first was told that its own hold.
     """
-    if held is None or (new.replaces and held.life == new.replaces):
-        return replace(new, replaces=0)
+    if held is None or (new.replaces and held.life == new.replaces and not (shared and _goes_on(held, new))):
+        return replace(new, replaces=0, begun=None)
     if held.decision.labels == new.decision.labels and held.life == new.life:
-        return replace(new, replaces=0)
+        return replace(new, replaces=0, begun=None)
     return held if held.left >= new.left else replace(held, left=new.left)
+
+
+def _goes_on(held: Kept, new: Kept) -> bool:
+    return held.resolved_at is None and new.begun is not None and (held.fires_until or 0.0) >= new.begun
 
 
 def written(labels: LabelSet) -> str:

@@ -41,7 +41,7 @@ class MemoryStore:
         held = {}
         for kept in new:
             identity = kept.decision.identity
-            holds = held[identity] = settle(self._held(identity, now), kept)
+            holds = held[identity] = settle(self._held(identity, now), kept, shared=self.shared)
             self._kept[identity] = holds, now + holds.left
         return held
 

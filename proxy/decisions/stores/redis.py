@@ -103,11 +103,12 @@ return held
 # The rules of `settle`, in one go. Three elements in the answer: the new one holds, with this life.
 _CLAIM: Final = Script(
     f"""
-local life, labels, left, replaces = ARGV[3], ARGV[4], ARGV[9], ARGV[10]
+local life, labels, left, replaces, begun = ARGV[3], ARGV[4], ARGV[9], ARGV[10], tonumber(ARGV[11])
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 local held = redis.call('HMGET', KEYS[1], {_FIELDS})
-if held[1] and held[1] ~= replaces then
+local goes_on = held[5] == '' and begun and (tonumber(held[6]) or 0) >= begun
+if held[1] and (held[1] ~= replaces or goes_on) then
   if held[2] ~= labels or held[1] ~= ARGV[3] then
     held[7] = redis.call('PTTL', KEYS[1])
     if held[7] >= 0 and held[7] < tonumber(left) then
@@ -458,13 +459,14 @@ def _fields(kept: Kept) -> list[str | int]:
         "" if kept.fires_until is None else repr(kept.fires_until),
         max(1, int(min(kept.left, AT_MOST) * 1000)),
         str(kept.replaces or ""),
+        "" if kept.begun is None else repr(kept.begun),
     ]
 
 
 def _mine(kept: Kept, life: bytes) -> Kept | None:
     """Return the claim that holds, under the life that was there first; None when that is no life."""
     try:
-        return replace(kept, life=int(life), replaces=0)
+        return replace(kept, life=int(life), replaces=0, begun=None)
     except ValueError:
         return None
 

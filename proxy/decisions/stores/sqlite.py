@@ -227,7 +227,7 @@ class _File:
             for kept in new:
                 identity = kept.decision.identity
                 before = self._held(db, identity, now)
-                holds = held[identity] = settle(before, kept)
+                holds = held[identity] = settle(before, kept, shared=False)
                 if holds is not before:
                     db.execute(
                         f"REPLACE INTO decisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
