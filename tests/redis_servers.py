@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -201,6 +201,24 @@ class redis_cluster(_Several):  # noqa: N801 - as above
                 if n:
                     client.execute_command("CLUSTER MEET", "127.0.0.1", self.servers[0].port)
         until(lambda: all(self._whole(server) for server in self.servers), "a cluster of three")
+
+    @contextlib.contextmanager
+    def moving(self, slot: int) -> Iterator[None]:
+        """Move a slot, and what is in it, to the next primary; the block runs while it is on its way."""
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(server.client()) for server in self.servers]
+            ids = [client.execute_command("CLUSTER MYID") for client in clients]
+            ranges = clients[0].execute_command("CLUSTER SLOTS")
+            port = next(primary[1] for first, last, primary, *_ in ranges if first <= slot <= last)
+            home = next(n for n, server in enumerate(self.servers) if server.port == port)
+            there, other = (home + 1) % 3, (home + 2) % 3
+            clients[there].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[home])
+            clients[home].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[there])
+            yield
+            for key in clients[home].execute_command("CLUSTER GETKEYSINSLOT", slot, 1000):
+                clients[home].execute_command("MIGRATE", "127.0.0.1", self.servers[there].port, key, 0, 5000)
+            for n in (there, home, other):
+                clients[n].execute_command("CLUSTER SETSLOT", slot, "NODE", ids[there])
 
     def _whole(self, server: redis_server) -> bool:
         with server.client() as client:

@@ -15,6 +15,8 @@ from proxy import app
 from proxy.app import sockets
 from proxy.config import Address
 from proxy.decisions import keeper, living
+from proxy.decisions.stores.sqlite import SqliteStore
+from proxy.decisions.watch import Watch
 
 
 async def get(port, path):
@@ -88,6 +90,30 @@ async def test_a_stop_answers_what_has_come_in(alertmanager):
         asyncio.get_running_loop().call_later(2.5, model.release.set)
     assert status_of(await pending) == 200
     assert "ai_severity" in alertmanager.posts[0].alerts[0]["labels"]
+
+
+async def test_what_was_decided_last_is_kept_when_it_stops(alertmanager, monkeypatch, tmp_path):
+    monkeypatch.setattr(keeper, "GATHER", 60.0)
+    given = settings(alertmanager.url, enrichment__mode="enriched", store__url=f"sqlite:{tmp_path}/decisions.db")
+    async with app.build(given) as running:
+        async with asyncio.timeout(5):
+            while '"recovered": true' not in (await get(running.admin_port, "/api/v1/status"))[1]:
+                await asyncio.sleep(0.02)
+        await exchange(running.data_port, post(body(posted(severity="critical"))))
+    async with SqliteStore(tmp_path / "decisions.db") as store:
+        [kept] = [kept async for some in store.load() for kept in some]
+    assert kept.decision.labels["ai_severity"] == "critical"
+
+
+async def test_a_task_that_has_died_spoils_no_stop(alertmanager, monkeypatch, capsys):
+    async def dies(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Watch, "run", dies)
+    async with app.build(settings(alertmanager.url, enrichment__mode="enriched")) as running:
+        await exchange(running.data_port, post(body(posted(severity="critical"))))
+        assert "a bug: something that should go on has ended" in capsys.readouterr().out
+    assert alertmanager.posts[0].alerts[0]["labels"]["ai_severity"] == "critical"
 
 
 async def test_decisions_end_when_their_alerts_have(alertmanager, monkeypatch):

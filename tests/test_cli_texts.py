@@ -2,10 +2,13 @@
 
 import copy
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from proxy.cli import texts
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
 
 WELL = {
     "version": "1.1.0",
@@ -77,6 +80,24 @@ def test_all_is_well():
         "  alerts        9 known, 4 of them labelled\n"
         "  handing over  none"
     )
+
+
+def test_the_page_shows_what_is_printed():
+    """A proxy that was switched off while another one still labels: most lines there are."""
+    two = {
+        "host-a/0f3c51aa": {"mode": "transparent", "labelled": 4, "version": "1.1.0", "agreement": "8c1f0d5e2b7a9643"},
+        "host-b/91ab04d7": {"mode": "enriched", "labelled": 4, "version": "1.1.1", "agreement": "e05b7c3914fd2a68"},
+    }
+    said = report(
+        mode="transparent",
+        mode_source="redis",
+        switched={"by": "anna", "from": "10.0.0.5", "at": "2026-11-22T12:00:00+00:00", "until": None},
+        labelling_since=None,
+        replicas__name="host-a/0f3c51aa",
+        replicas__agree=False,
+        replicas__peers=two,
+    )
+    assert f"```\n{said}\n```\n" in PAGE.read_text()
 
 
 @pytest.mark.parametrize(

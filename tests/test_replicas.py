@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession
@@ -83,6 +83,35 @@ async def test_a_switch_outlives_a_restart_and_can_be_reset(redis, tmp_path, kin
             "switched": None,
             "canary": None,
         }
+
+
+async def test_several_proxies_of_one_store_may_be_switched(redis):
+    several = {"alertmanager__replicas": "2"}
+    async with proxy(redis.url, **several) as one, proxy(redis.url, **several) as other:
+        async with asyncio.timeout(5):
+            while len((await one.ask("/api/v1/status"))[1]["replicas"]["peers"]) < 2:
+                await asyncio.sleep(0.02)
+        assert (await one.ask("/enrichment/mode", {"mode": "enriched"}))[0] == 200
+        await other.follows("enriched")
+    async with proxy("memory:", **several) as alone:
+        status, answer = await alone.ask("/enrichment/mode", {"mode": "enriched"})
+        assert (status, "set store.url to a Redis" in answer["error"]) == (409, True)
+
+
+async def test_labelling_goes_on_at_others_while_one_does_not_label(redis):
+    """Were it taken for over, an alert that fires would count as older than labelling after a restart."""
+
+    async def since(one):
+        return (await one.ask("/api/v1/status"))[1]["labelling_since"]
+
+    async with AsyncExitStack() as stack:
+        labels = await stack.enter_async_context(proxy(redis.url, enrichment__mode="enriched"))
+        begun = await since(labels)
+        async with proxy(redis.url):
+            await asyncio.sleep(1.2)  # each has heard of the other
+            await stack.aclose()
+            async with proxy(redis.url, enrichment__mode="enriched") as again:
+                assert await since(again) == begun
 
 
 async def test_a_redis_that_goes_away_or_is_emptied_flips_no_mode(redis):

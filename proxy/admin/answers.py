@@ -30,4 +30,4 @@ def read_object(body: bytes, members: Collection[str], want: str) -> dict[str, A
 def refuse_unknown(given: Collection[str], known: Collection[str], what: str) -> None:
     """Raise ValueError when something is `given` that is not `known`: it would be taken for done, and was not."""
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"unknown {what} {unknown[0]!r}; there are {', '.join(known)}")
+        raise ValueError(f"unknown {what} {unknown[0]!r}; there are {', '.join(known) or 'none'}")

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
-from proxy.admin.answers import error
+from proxy.admin.answers import error, refuse_unknown
 from proxy.admin.decisions import Decisions
 from proxy.admin.modes import CurrentMode, Modes, ModeSwitch
 from proxy.decisions.canary import Canary
@@ -20,7 +20,10 @@ from proxy.decisions.directory import Directory
 from proxy.errors import ConfigError
 
 OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
-"""Paths that need no token: probes and scrapers have none."""
+"""Paths that need no token: probes and scrapers have none. They may ask with any parameters, too."""
+PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {"/api/v1/decisions": ("filter", "limit")}
+"""What may be asked for behind the path; nothing where it is not named here."""
+MIB: Final = 1024 * 1024
 
 
 def admin_api(
@@ -45,7 +48,7 @@ def admin_api(
     api = _Api(registry, ready, status, reload)
     modes = Modes(current, switch, canary)
     decisions = Decisions(directory)
-    app = web.Application(middlewares=[_guard(token, loopback)])
+    app = web.Application(middlewares=[_guard(token, loopback), _refuse], client_max_size=MIB)
     app.router.add_get("/-/healthy", api.healthy)
     app.router.add_get("/-/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
@@ -116,6 +119,29 @@ def _guard(token: str, loopback: bool) -> Any:
         return await handler(request)
 
     return guard
+
+
+@web.middleware
+async def _refuse(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse in words what no handler takes."""
+    resource = request.match_info.route.resource
+    if resource and request.path not in OPEN:
+        try:
+            refuse_unknown(request.query, PARAMETERS.get(resource.canonical, ()), "parameter")
+        except ValueError as exc:
+            return error(400, str(exc))
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return error(404, f"there is nothing at {request.path}")
+    except web.HTTPMethodNotAllowed as exc:
+        answer = error(405, f"{request.path} takes {' or '.join(sorted(exc.allowed_methods))}")
+        answer.headers["Allow"] = exc.headers["Allow"]
+        return answer
+    except web.HTTPRequestEntityTooLarge:
+        return error(413, "the body is longer than 1 MiB")
 
 
 def _bears(request: web.Request, token: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from proxy.admin.answers import error, read_object, refuse_unknown
+from proxy.admin.answers import error, read_object
 from proxy.alert import Identity
 from proxy.decisions.directory import Directory
 from proxy.errors import LookupTimeout, StoreError
@@ -32,7 +32,6 @@ class Decisions:
     async def list(self, request: web.Request) -> web.Response:
         """Answer with the decisions on alerts for which all of the filter holds."""
         try:
-            refuse_unknown(request.query, ("filter", "limit"), "parameter")
             matchers = _matchers(request.query.getall("filter", []))
             limit = _limit(request.query.getall("limit", [str(LIMIT)])[-1])
         except ValueError as exc:

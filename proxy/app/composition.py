@@ -69,7 +69,7 @@ DRAIN: Final = 10.0
 """Seconds at most for what has come in, so that SIGTERM ends within 15."""
 CACHED_CLASSES: Final = 10_000
 LAST_WORDS: Final = 1.0
-"""Seconds at most for what the store is still to be told when the proxy stops."""
+"""Seconds at most for what the store is to be told before the proxy begins, and when it stops."""
 _NOT_ALONE: Final = (
     "A switch of one proxy alone would give alerts two identities; set store.url to a Redis that all share, or"
     " enrichment.mode in the configuration of all"
@@ -243,7 +243,9 @@ async def build(
         )
         reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, metrics)
         known, written = await heartbeat.first()
-        await switch.start(written, known=known)
+        with contextlib.suppress(TimeoutError):  # the mode is applied before it is written, which a disk may hold up
+            async with asyncio.timeout(LAST_WORDS):
+                await switch.start(written, known=known)
         pipeline = Pipeline(
             rollout=rollout,
             decider=decider,
@@ -388,8 +390,8 @@ def _background(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None
 
     async def end() -> None:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # One that has died already was told of then, and must not spoil the stop.
+        await asyncio.gather(task, return_exceptions=True)
 
     stack.push_async_callback(end)
 

@@ -15,7 +15,7 @@ from proxy.alert import Fingerprint, Identity, fingerprint
 from proxy.decisions.living import Listed, Living
 from proxy.decisions.reach import Reach
 from proxy.decisions.store import DecisionStore
-from proxy.errors import LookupTimeout, StoreError
+from proxy.errors import LookupTimeout, StoreError, StoreTimeout
 from proxy.matchers import Matcher, matches_all
 
 log = structlog.get_logger(__name__)
@@ -122,20 +122,25 @@ class Directory:
             some = [identity for identity in slice_ if self._listed(identity)]
             if not some:
                 continue
+            if self._store.shared and not self._reach.up:
+                raise _away(forgotten, self._reach.error)
             try:
-                if self._store.shared and not self._reach.up:
-                    raise StoreError(self._reach.error)
-                await self._store.forget(some)
+                await self._tell(some)
             except StoreError as exc:
                 self._reach.lost(exc)
                 if self._store.shared:
-                    left = f"only {forgotten} decisions were forgotten" if forgotten else "nothing was forgotten"
-                    raise StoreError(f"{left}, because the store of all proxies is away: {exc}") from exc
+                    raise _away(forgotten, str(exc)) from exc
                 log.warning("the store still holds decisions that were forgotten", decisions=len(some), error=str(exc))
             for identity in some:
                 self._living.forget(identity)
             forgotten += len(some)
         return forgotten
+
+    async def _tell(self, some: Sequence[Identity]) -> None:
+        try:
+            await self._store.forget(some)
+        except StoreTimeout:
+            await self._store.forget(some)  # one hiccup is no outage
 
     async def _all(self, breath: int) -> AsyncGenerator[tuple[Identity, Listed], None]:
         for n, identity in enumerate(reversed(self._living.identities()), 1):
@@ -159,6 +164,11 @@ def _fingerprints(listed: Listed) -> Iterator[Fingerprint]:
 def _entry(identity: Identity, listed: Listed) -> Entry:
     original, *with_ours = _fingerprints(listed)
     return Entry(identity, original, with_ours[0] if with_ours else original, listed)
+
+
+def _away(forgotten: int, why: str) -> StoreError:
+    left = f"only {forgotten} decisions were forgotten" if forgotten else "nothing was forgotten"
+    return StoreError(f"{left}, because the store of all proxies is away: {why}")
 
 
 def _slices(identities: Sequence[Identity]) -> Iterator[Sequence[Identity]]:

@@ -43,7 +43,8 @@ class Heartbeat:
         self._living = living
         self.name = name
         self._me = me
-        self._generation = ""
+        self._generations: dict[str, str] = {}
+        """Of all parts of the store that ever answered: one that is heard for the first time has lost nothing."""
         self._wanted = asyncio.Event()
         self.peers: dict[str, dict[str, Any]] = {}
         """What each proxy says of itself, by its name; this one is among them. As last heard."""
@@ -116,12 +117,12 @@ class Heartbeat:
             return None
         was_away = not self._reach.up
         self._reach.found()
-        if self._generation and beat.generation != self._generation:
+        if any(self._generations.get(part, found) != found for part, found in beat.generations.items()):
             log.error("the decision store has lost what it held; it is written anew")
             self._living.nothing_is_kept()
         elif was_away and self._store.shared:
             self._living.nothing_is_kept()  # it may have lost its last writes
-        self._generation = beat.generation
+        self._generations |= beat.generations
         self.peers = {name: _object(text) for name, text in beat.peers.items()}
         return beat.state
 

@@ -131,7 +131,7 @@ class Living:
         """Return the decision that holds for `alert`, which has just arrived; None when it is new."""
         entry = self._entries.get(alert.identity)
         if entry is None:
-            return Decision(alert.identity) if self._overflow.seen(alert.identity) else None
+            return Decision(alert.identity) if self._overflow.seen(alert.identity, self._lasts(alert)) else None
         if entry.until < self._monotonic():
             self._drop(alert.identity)
             return None
@@ -180,7 +180,7 @@ class Living:
         if (entry := self._entries.get(identity)) is not None:
             self._sight(entry, alert)
             return entry.decision
-        if self._overflow.seen(identity):
+        if self._overflow.seen(identity, self._lasts(alert)):
             return Decision(identity)
         if self.full and not held.decision.labels and not held.decision.annotations:
             self._overflow.add(identity, held.left - STALE)
@@ -427,11 +427,14 @@ class Living:
         begun = alert.starts_at.timestamp()
         return begun > before.resolved_at + REFIRE and (before.fires_until is None or begun > before.fires_until)
 
+    def _lasts(self, alert: Alert) -> float:
+        """Return for how many seconds a decision on `alert`, which has just arrived, holds."""
+        ends_in = alert.ends_at - self._now() if alert.ends_at else timedelta()
+        return min(max(ends_in, timedelta()) + AFTER_LAST_SIGN, AT_MOST).total_seconds()
+
     def _sight(self, entry: _Entry, alert: Alert) -> None:
         now = self._now()
-        ends_in = alert.ends_at - now if alert.ends_at else timedelta()
-        left = min(max(ends_in, timedelta()) + AFTER_LAST_SIGN, AT_MOST)
-        entry.until = self._monotonic() + left.total_seconds()
+        entry.until = self._monotonic() + self._lasts(alert)
         was_resolved_at, had_begun = entry.resolved_at, entry.begun
         if alert.starts_at:
             entry.begun = max(alert.starts_at.timestamp(), had_begun or 0.0)

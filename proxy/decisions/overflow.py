@@ -24,8 +24,8 @@ class Overflow:
         self._now = now
         self._recent: set[int] = set()
         self._before: set[int] = set()
-        self._long: set[int] = set()
-        """Those whose endsAt is far away; remembered as long as the proxy runs."""
+        self._long: dict[int, float] = {}
+        """Those whose endsAt is far away, and until when on the monotonic clock they are remembered at least."""
         self._turned = monotonic()
         self.lost_at: datetime | None = None
         """When one was last too many to be remembered. None: never."""
@@ -38,29 +38,40 @@ class Overflow:
         self._turn()
         if len(self) >= self._capacity:
             self.lost_at = self._now()
-        elif lasts > 1.25 * self._lifetime:
-            self._long.add(_short(identity))
         else:
-            self._recent.add(_short(identity))
+            self._remember(_short(identity), lasts)
 
-    def seen(self, identity: Identity) -> bool:
-        """Return whether the alert, which has just arrived, went bare before."""
+    def seen(self, identity: Identity, lasts: float = 0.0) -> bool:
+        """Return whether the alert, which has just arrived, went bare before; then remember it for `lasts` seconds."""
         if not len(self):
             return False
         self._turn()
         short = _short(identity)
-        if short in self._before:
-            self._before.discard(short)
+        if not any(short in some for some in (self._recent, self._before, self._long)):
+            return False
+        self._remember(short, lasts)
+        return True
+
+    def _remember(self, short: int, lasts: float) -> None:
+        self._before.discard(short)
+        if lasts > 1.25 * self._lifetime or short in self._long:
+            self._recent.discard(short)
+            until = self._monotonic() + max(lasts, self._lifetime)
+            self._long[short] = max(until, self._long.get(short, until))
+        else:
             self._recent.add(short)
-        return short in self._recent or short in self._long
 
     def _turn(self) -> None:
+        now = self._monotonic()
+        if now < self._turned + self._lifetime:
+            return
+        self._long = {short: until for short, until in self._long.items() if until > now}
         for _ in range(2):
-            if self._monotonic() < self._turned + self._lifetime:
+            if now < self._turned + self._lifetime:
                 return
             self._before, self._recent = self._recent, set()
             self._turned += self._lifetime
-        self._turned = self._monotonic()
+        self._turned = now
 
 
 def _short(identity: Identity) -> int:

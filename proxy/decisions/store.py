@@ -35,8 +35,9 @@ class Kept:
 class Beat:
     """What all who use one store hear of each other."""
 
-    generation: str
-    """Another one than before: the store was emptied or replaced, and knows nothing of what it was given."""
+    generations: Mapping[str, str]
+    """Of each part of the store that answered, by a name of its own. Another one than before: that part was emptied or
+    replaced, and knows nothing of what it was given."""
     state: str | None
     """What `write_state` was given last, by anybody."""
     peers: Mapping[str, str] = field(default_factory=dict)

@@ -41,10 +41,11 @@ class Switch:
 
 @pytest.fixture
 async def admin(aiohttp_client):
-    async def reload():
-        """Tested with a configuration of its own."""
-
     async def make(*, token="", loopback=True, ready=True, error=None, store=None):
+        async def reload():
+            """Tested with a configuration of its own."""
+            client.reloads += 1
+
         switch = Switch(error)
         store = store or MemoryStore()
         living = Living()
@@ -61,7 +62,7 @@ async def admin(aiohttp_client):
             loopback=loopback,
         )
         client = await aiohttp_client(app)
-        client.switch, client.living = switch, living
+        client.switch, client.living, client.reloads = switch, living, 0
         return client
 
     return make

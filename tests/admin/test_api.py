@@ -1,6 +1,7 @@
 """Who is let in, probes, metrics and the status. Modes and decisions have files of their own."""
 
 import json
+from io import BytesIO
 
 import pytest
 from aiohttp import ClientSession
@@ -100,6 +101,56 @@ async def test_on_loopback_only_names_of_this_machine_are_answered(admin, host, 
     for path in CLOSED:
         answered = await client.get(path, headers={"Host": host})
         assert (answered.status == 403) is (status == 403)
+
+
+QUESTIONS = ("/enrichment/mode", "/api/v1/status", f"/api/v1/decisions/{'0' * 16}")
+ORDERS = ("/-/reload", *(path for path, _, _ in CHANGES))
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [*(("GET", path) for path in QUESTIONS), *(("POST", path) for path in ORDERS)]
+)
+async def test_a_parameter_that_nobody_knows_is_refused_and_nothing_is_done(admin, method, path):
+    client = await admin()
+    refused = await client.request(
+        method, f"{path}?for=2h", json={path: content for path, content, _ in CHANGES}.get(path)
+    )
+    assert (refused.status, await refused.json()) == (400, {"error": "unknown parameter 'for'; there are none"})
+    assert (client.switch.asked, client.reloads) == ([], 0)
+
+
+@pytest.mark.parametrize("path", OPEN)
+async def test_probes_and_scrapers_may_say_more(admin, path):
+    assert (await (await admin()).get(f"{path}?collect=x")).status == 200
+
+
+async def test_a_path_that_there_is_not_is_told(admin):
+    refused = await (await admin()).get("/api/v1/decision?limit=3")
+    assert (refused.status, await refused.json()) == (404, {"error": "there is nothing at /api/v1/decision"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("DELETE", "/enrichment/mode", "GET,HEAD,POST"), ("GET", "/-/reload", "POST"), ("POST", "/metrics", "GET,HEAD")],
+)
+async def test_a_method_that_a_path_does_not_take_is_told(admin, method, path, allowed):
+    refused = await (await admin()).request(method, path)
+    says = f"{path} takes {allowed.replace(',', ' or ')}"
+    assert (refused.status, await refused.json(), refused.headers["Allow"]) == (405, {"error": says}, allowed)
+
+
+@pytest.mark.parametrize("path", [path for path, _, _ in CHANGES])
+async def test_a_body_that_is_too_long_is_told(admin, path):
+    client = await admin()
+    refused = await client.post(path, data=BytesIO(b" " * (1024 * 1024 + 1)))
+    assert (refused.status, await refused.json()) == (413, {"error": "the body is longer than 1 MiB"})
+    assert client.switch.asked == []
+
+
+async def test_whoever_is_not_let_in_does_not_hear_what_there_is(admin):
+    client = await admin(token="s3cret", loopback=False)
+    for path in ("/nowhere", "/api/v1/status?for=2h"):
+        assert (await client.get(path)).status == 401
 
 
 async def test_nothing_of_ours_is_on_the_data_listener(alertmanager):

@@ -1,6 +1,7 @@
 """Decisions as people look for them, and drop them."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from proxy.alert import Alert, fingerprint
 from proxy.decisions import directory as module
 from proxy.decisions.decision import Decision
 from proxy.decisions.directory import Directory
-from proxy.errors import LookupTimeout, StoreError
+from proxy.errors import LookupTimeout, StoreError, StoreTimeout
 from proxy.matchers import parse_matchers
 
 OURS = {"ai_severity": "critical", "ai_category": "storage"}
@@ -203,6 +204,26 @@ async def test_a_shared_store_that_is_known_to_be_away_is_not_asked():
     with pytest.raises(StoreError, match=r"nothing was forgotten, because .* away: refused"):
         await world.directory.forget([alert.identity])
     assert "forget" not in world.store.asked
+    assert (world.rooms.reach.error, world.rooms.errors) == ("refused", 1), "it was no news"
+
+
+@pytest.mark.parametrize("store", [SharedStore, Private])
+@pytest.mark.parametrize(("timeouts", "up"), [(1, True), (2, False)])
+async def test_one_hiccup_of_the_store_is_no_outage(monkeypatch, store, timeouts, up):
+    world = World(store())
+    alert = world.has("A")
+    forget, errors = world.store.forget, [StoreTimeout("slow")] * timeouts
+
+    async def hiccup(identities):
+        if errors:
+            raise errors.pop()
+        await forget(identities)
+
+    monkeypatch.setattr(world.store, "forget", hiccup)
+    with contextlib.nullcontext() if up or store is Private else pytest.raises(StoreError, match="slow"):
+        await world.directory.forget([alert.identity])
+    assert (world.rooms.reach.up, world.rooms.errors) == (up, int(not up))
+    assert (alert.identity in world.living.identities()) is (not up and store is SharedStore)
 
 
 async def test_a_shared_store_that_goes_away_meanwhile_stops_it(monkeypatch):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from deciding import Rooms, SharedStore, added, firing, labelled, running, take_up, until
@@ -78,6 +79,20 @@ async def test_a_store_that_is_away_at_the_start_is_away_and_nothing_else(made):
     made.store.fails = StoreError("gone")
     assert await made.beat.first() == (False, None)
     assert (made.reach.up, made.beat.peers, made.beat.others_label) == (False, {}, False)
+
+
+@pytest.mark.parametrize(("refusals", "known"), [(1, True), (2, True), (3, False)])
+async def test_a_store_that_is_just_not_there_yet_at_the_start_is_asked_again(made, monkeypatch, refusals, known):
+    beat, errors = made.store.beat, [StoreError("starting")] * refusals
+
+    async def starting(name, me):
+        if errors:
+            raise errors.pop()
+        return await beat(name, me)
+
+    monkeypatch.setattr(made.store, "beat", starting)
+    await made.store.write_state("state")
+    assert await made.beat.first() == (known, "state" if known else None)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +187,45 @@ async def test_a_store_that_was_emptied_is_told_everything_and_that_is_an_error_
         await made.beat.first()
         await made.beat.first()
     assert made.living.unkept == 1
+    assert [entry["log_level"] for entry in logs] == ["error"]
+
+
+def tells(made, monkeypatch, *generations):
+    """Have the beats tell these generations, one after the other."""
+    beat, to_come = made.store.beat, list(generations)
+
+    async def told(name, me):
+        return replace(await beat(name, me), generations=to_come.pop(0))
+
+    monkeypatch.setattr(made.store, "beat", told)
+
+
+@pytest.mark.parametrize(
+    ("now", "lost"),
+    [
+        pytest.param({"": "a", "1": "b", "2": "c"}, False, id="one more primary answers"),
+        pytest.param({"": "a"}, False, id="one does not answer"),
+        pytest.param({"": "a", "7": "z"}, False, id="slots were moved"),
+        pytest.param({"": "a", "1": "z"}, True, id="one was emptied"),
+        pytest.param({"": "z", "1": "b"}, True, id="the first one was emptied"),
+    ],
+)
+async def test_only_what_was_there_before_can_be_lost(made, monkeypatch, now, lost):
+    alert = firing(made.rooms.time)
+    take_up(made.living, labelled(alert), alert)
+    await made.rooms.keep()
+    tells(made, monkeypatch, {"": "a", "1": "b"}, now)
+    await made.beat.first()
+    with capture_logs() as logs:
+        await made.beat.first()
+    assert (made.living.unkept, [entry["log_level"] for entry in logs]) == (int(lost), ["error"] * lost)
+
+
+async def test_a_primary_that_was_emptied_while_it_did_not_answer_has_lost_what_it_held(made, monkeypatch):
+    tells(made, monkeypatch, {"": "a", "1": "b"}, {"": "a"}, {"": "a", "1": "z"})
+    with capture_logs() as logs:
+        for _ in range(3):
+            await made.beat.first()
     assert [entry["log_level"] for entry in logs] == ["error"]
 
 

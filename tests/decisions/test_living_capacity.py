@@ -138,3 +138,24 @@ def test_an_alert_whose_end_is_far_away_stays_bare_however_rarely_it_is_sent(ful
     take_up(full, bare(alert), alert)
     time.passes(hours=5)
     assert full.seen(alert) == bare(alert)
+
+
+def test_an_alert_whose_end_moves_on_each_time_stays_bare(full, time):
+    take_up(full, bare(firing(time, "New")), firing(time, "New"))
+    for _ in range(10):
+        alert = replace(firing(time, "New"), ends_at=time.now + timedelta(hours=24))
+        assert full.seen(alert) == bare(alert)
+        time.passes(hours=20)
+        sweep(full)
+    assert not full.full
+    time.passes(hours=24)
+    assert full.seen(firing(time, "New")) is None
+    assert len(full) == 0
+
+
+def test_of_two_posts_that_were_under_way_at_once_the_later_end_counts(full, time):
+    alert = firing(time, "New")
+    take_up(full, bare(alert), alert)
+    take_up(full, labelled(alert), replace(alert, ends_at=time.now + timedelta(hours=24)))
+    time.passes(hours=23)
+    assert full.seen(alert) == bare(alert)

@@ -181,6 +181,21 @@ def test_what_the_store_says_of_a_life_that_has_ended_is_not_taken_for_the_new_o
 # Handing over
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(4, 360), (360, 4), (360, None)])
+def test_of_two_lives_of_one_alert_it_fires_until_the_later_end(living, time, ours, theirs):
+    """Each proxy may have heard of it from another Prometheus, with another endsAt; in minutes from now."""
+    alert = replace(firing(time), ends_at=time.now + timedelta(minutes=ours))
+    take_up(living, labelled(alert), alert)
+    [told] = living.take_unkept(1)
+    until = (time.now + timedelta(minutes=theirs)).timestamp() if theirs else None
+    living.kept(told, held(labelled(alert), life=99, fires_until=until))
+    [told] = living.take_unkept(1)
+    assert told.fires_until == (time.now + timedelta(minutes=360)).timestamp()
+    living.seen(resolved(alert, time))
+    time.passes(minutes=20)
+    assert living.seen(firing(time, begun=time.now)) == labelled(alert), "it has not ended everywhere"
+
+
 def test_an_alert_goes_on_with_the_labels_that_came_first_and_its_own_are_to_be_ended(living, time):
     alert = firing(time)
     take_up(living, labelled(alert, "info"), alert)

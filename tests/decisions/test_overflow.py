@@ -69,3 +69,50 @@ def test_the_forgotten_leave_room(overflow, time):
     time.passes(seconds=2 * LIFETIME)
     overflow.add(C)
     assert (overflow.seen(C), overflow.lost_at) == (True, None)
+
+
+# Those whose end is far away
+
+LONG = 6 * LIFETIME
+
+
+@pytest.mark.parametrize("passes", [0, LIFETIME, LONG - 1])
+def test_whose_end_is_far_away_is_known_until_then_unseen(overflow, time, passes):
+    overflow.add(A, LONG)
+    time.passes(seconds=passes)
+    assert overflow.seen(A)
+
+
+def test_whose_end_has_passed_leaves_room(overflow, time):
+    overflow.add(A, LONG)
+    overflow.add(B, LONG)
+    time.passes(seconds=LONG + LIFETIME)
+    overflow.add(C)
+    assert (overflow.seen(A), overflow.seen(C), overflow.lost_at, len(overflow)) == (False, True, None, 1)
+
+
+@pytest.mark.parametrize("lasts", [0.0, LONG])
+def test_whose_end_was_far_away_is_known_as_long_as_it_is_seen(overflow, time, lasts):
+    overflow.add(A, LONG)
+    for _ in range(20):
+        time.passes(seconds=max(lasts, LIFETIME) - 1)
+        assert overflow.seen(A, lasts)
+    assert len(overflow) == 1
+
+
+def test_a_nearer_end_takes_no_time_away(overflow, time):
+    overflow.add(A, LONG)
+    assert overflow.seen(A, LIFETIME)
+    assert len(overflow) == 1
+    time.passes(seconds=LONG - 1)
+    assert overflow.seen(A)
+
+
+@pytest.mark.parametrize("before", [0, LIFETIME])
+def test_whose_end_moves_far_away_is_known_until_then(overflow, time, before):
+    overflow.add(A)
+    time.passes(seconds=before)
+    assert overflow.seen(A, LONG)
+    assert len(overflow) == 1
+    time.passes(seconds=LONG - 1)
+    assert overflow.seen(A)

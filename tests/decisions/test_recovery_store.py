@@ -159,6 +159,24 @@ async def test_a_store_that_is_away_hinders_no_recovery(alert):
     assert (made.outcomes, made.living.seen(alert).labels) == ([True], added("info"))
 
 
+async def test_what_is_decided_while_a_store_of_its_own_cannot_be_read_stands_against_what_it_holds(alert):
+    class Private(SharedStore):
+        shared = False
+
+    store = await remembering(labelled(alert, "noise"), Private())
+    store.fails = StoreError("the disk hangs")
+    made = Made(Alertmanager([]), store=store)
+    await recovered(made)
+    assert made.recovery.done
+    decided = await made.rooms.decide(alert)
+    assert decided.labels != added("noise")
+    store.fails = None
+    made.rooms.reach.found()
+    await made.rooms.keep()
+    [kept] = (await store.get([alert.identity])).values()
+    assert kept.decision.labels == made.living.seen(alert).labels == decided.labels
+
+
 async def test_how_many_there_are_is_known_with_the_recovery(alert):
     class Clustered(Alertmanager):
         async def cluster(self):

@@ -201,10 +201,10 @@ async def test_the_state_is_what_was_written_last(store):
 
 async def test_the_generation_stays_while_nothing_is_lost(store):
     first = await store.beat("me", "")
-    assert first.generation
+    assert first.generations
     await store.claim([kept()])
     await store.forget([A])
-    assert (await store.beat("me", "")).generation == first.generation
+    assert (await store.beat("me", "")).generations == first.generations
 
 
 async def test_who_beats_is_among_the_peers(store):
@@ -266,5 +266,5 @@ async def test_all_hear_of_each_other(opened):
     first = await mine.beat("a", "of a")
     second = await other.beat("b", "of b")
     assert second.peers == {"a": "of a", "b": "of b"}
-    assert second.generation == first.generation
+    assert second.generations == first.generations
     assert (await mine.beat("a", "of a, later")).peers == {"a": "of a, later", "b": "of b"}

@@ -53,7 +53,7 @@ class MemoryStore:
         now = self._monotonic()
         for i in [i for i, (_, until) in self._kept.items() if until <= now]:
             del self._kept[i]
-        return Beat(self._generation, self._state, {name: me})
+        return Beat({"": self._generation}, self._state, {name: me})
 
     async def write_state(self, state: str) -> None:
         self._state = state

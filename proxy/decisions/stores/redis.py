@@ -206,8 +206,6 @@ class RedisStore:
         self._generation = f"{{{prefix}}}:generation"
         self._generation_of = f"{prefix}:generation:{{%s}}"
         self._channel = f"{prefix}:changes"
-        self._generations: dict[str, str] = {}
-        """What the primaries of a Cluster beside the first one said last, by their tags."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -288,23 +286,18 @@ class RedisStore:
             *(self._run(_GENERATION, [Call((self._generation_of % tag,), (secrets.token_hex(8),))]) for tag in tags),
             return_exceptions=True,
         )
+        others: dict[str, str] = {}
         for tag, found in zip(tags, generations, strict=True):
-            if isinstance(found, BaseException):
-                if not isinstance(found, StoreError):
-                    raise found
-            else:
-                self._generations[tag] = found[0][2].decode(errors="replace")
+            if not isinstance(found, BaseException):
+                others[tag] = found[0][2].decode(errors="replace")
+            elif not isinstance(found, StoreError):
+                raise found
         if isinstance(said, BaseException):
             raise said
         ((_, _, generation, state, *peers),) = said
         texts = [text.decode(errors="replace") for text in peers]
         return Beat(
-            "/".join(
-                [
-                    generation.decode(errors="replace"),
-                    *(self._generations[tag] for tag in tags if tag in self._generations),
-                ]
-            ),
+            {"": generation.decode(errors="replace"), **others},
             None if state is None else state.decode(errors="replace"),
             dict(zip(texts[::2], texts[1::2], strict=True)),
         )

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from proxy.alert import Identity, LabelSet
 from proxy.decisions.decision import Decision
 from proxy.decisions.store import Beat, Change, Kept
 from proxy.decisions.stores.claims import AT_MOST, SLICE, read, settle, written
+from proxy.decisions.stores.thread import DaemonThread
 from proxy.errors import StoreError, StoreTimeout
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,9 @@ _APPLICATION: Final = 0x41415031
 _LOCKED: Final = 0.1
 """Seconds that another program may hold the file."""
 _PATIENCE: Final = 10.0
-"""Seconds for a slice of a load, and for closing: neither holds an alert up."""
+"""Seconds for a slice of a load, and for a patient claim: neither holds an alert up."""
+_CLOSING: Final = 1.0
+"""Seconds for closing. It is on the way of SIGTERM, and whatever was answered is safe without it."""
 
 # Each takes a file from one version to the next; PRAGMA user_version says which one it has.
 _MIGRATIONS: Final = (
@@ -90,7 +92,7 @@ class SqliteStore:
         self._timeout = timeout
         self._file = _File(path, now=now, monotonic=monotonic)
         # All of SQLite in one thread: it may wait for a disk, and the event loop may not.
-        self._thread = ThreadPoolExecutor(1, "sqlite")
+        self._thread = DaemonThread("sqlite")
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,9 +103,10 @@ class SqliteStore:
         await self.aclose()
 
     async def aclose(self) -> None:
-        with contextlib.suppress(StoreError):
-            await self._do(self._file.end, _PATIENCE)
-        self._thread.shutdown(wait=False)
+        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._file.end)
+        closed.add_done_callback(_heard)
+        self._thread.shutdown()
+        await asyncio.wait({closed}, timeout=_CLOSING)
 
     async def load(self) -> AsyncIterator[Sequence[Kept]]:
         texts = functools.cache(read)
@@ -122,8 +125,9 @@ class SqliteStore:
         await self._do(partial(self._file.forget, identities))
 
     async def beat(self, name: str, me: str) -> Beat:
-        generation, state = await self._do(self._file.beat)
-        return Beat(generation, state, {name: me})
+        # What a beat removes late does no harm; and it has to tell in time that the disk hangs.
+        generation, state = await self._do(self._file.beat, may_be_late=True)
+        return Beat({"": generation}, state, {name: me})
 
     async def write_state(self, state: str) -> None:
         await self._do(partial(self._file.write, "state", state))
@@ -132,14 +136,16 @@ class SqliteStore:
         await asyncio.Event().wait()  # there is nobody else
         yield Change()
 
-    async def _do(self, work: Callable[[_Call], T], within: float | None = None) -> T:
+    async def _do(self, work: Callable[[_Call], T], within: float | None = None, *, may_be_late: bool = False) -> T:
+        """Have it done `within` seconds, or raise StoreTimeout; then it never is, unless it `may_be_late`."""
         within = within or self._timeout
         call = _Call()
         done = asyncio.get_running_loop().run_in_executor(self._thread, call.run, work)
         try:
             finished, _ = await asyncio.wait({done}, timeout=within)
-            if not finished and not call.give_up():
-                finished, _ = await asyncio.wait({done}, timeout=within)
+            if not finished and not call.give_up() and not may_be_late:
+                # It just is carried out, however long the disk takes for that. No alert waits for SQLite.
+                finished, _ = await asyncio.wait({done})
         except asyncio.CancelledError:
             call.give_up()
             done.add_done_callback(_heard)
@@ -251,7 +257,7 @@ class _File:
         with self._written(call) as db:
             db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))
 
-    def end(self, _: _Call) -> None:
+    def end(self) -> None:
         self._close()
 
     # The connection

@@ -296,11 +296,12 @@ def topology(
     redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB   the primary of SERVICE, as these Sentinels know it
     redis+cluster://HOST:PORT,HOST:PORT               a Cluster, through any of its servers
 
-    With rediss for TLS; `?ssl_ca_certs=` and the other ssl_ parameters of redis-py may follow.
+    With rediss for TLS, and behind a `?` what redis-py takes of it: ssl_ca_certs, ssl_ca_path, ssl_certfile,
+    ssl_keyfile and ssl_check_hostname are what the settings let through.
     """
     try:
         split = urlsplit(url)
-    except ValueError:  # it may quote the password
+    except ValueError:
         raise ValueError("is no URL") from None
     scheme, _, kind = split.scheme.partition("+")
     if scheme not in {"redis", "rediss"} or kind not in {"", "sentinel", "cluster"}:
@@ -315,20 +316,18 @@ def topology(
         raise ValueError("a cluster has no databases")
     if db and not (db.isascii() and db.isdigit()):
         raise ValueError("the database is a number")
-    user, _, hosts = split.netloc.rpartition("@")
-    in_url = tuple(unquote(part) or None for part in user.partition(":")[::2])
-    seeds = _seeds(hosts, 26379 if kind == "sentinel" else 6379)
+    seeds = _seeds(split.netloc, 26379 if kind == "sentinel" else 6379)
     if not kind and len(seeds) > 1:
         raise ValueError("several addresses are redis+sentinel:// or redis+cluster://")
     tls = _tls(scheme, split)
-    connect = _connecting(tls, username or in_url[0], password or in_url[1], int(db or 0))
+    connect = _connecting(tls, username, password, int(db or 0))
     made: Topology
     if kind == "sentinel":
         sentinels = _connecting(tls, sentinel_username, sentinel_password, 0)
         made = Sentinels(seeds, connect, sentinels=sentinels, service=unquote(service))
     else:
         made = (Cluster if kind == "cluster" else Alone)(seeds, connect)
-    made.secrets = tuple(secret for secret in (password, in_url[1], sentinel_password) if secret)
+    made.secrets = tuple(secret for secret in (password, sentinel_password) if secret)
     return made
 
 
@@ -337,7 +336,7 @@ def _seeds(hosts: str, port: int) -> list[Address]:
     for host in hosts.split(","):
         one = urlsplit(f"//{host}")
         try:
-            if not one.hostname:
+            if not one.hostname or "@" in host:
                 raise ValueError
             found.append((one.hostname, one.port or port))
         except ValueError:
