@@ -206,6 +206,11 @@ async def webhook() -> AsyncIterator[Webhook]:
         await runner.cleanup()
 
 
+class ToldAgain(AssertionError):
+    """Alertmanager told the very same alert more than once: it promises at least once. On a machine that starves its
+    cluster, a peer tells what another one has told already, with and without proxies before them."""
+
+
 ALONE = ("--cluster.listen-address=",)
 PEER_TIMEOUT = 0.9
 """Seconds that the second Alertmanager gives the first to notify; what that one told must be gossiped by then."""
