@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 from real import ToldAgain, alertmanagers
 
 pytest.register_assert_rewrite("alone", "disturbed", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus")
+
+log = structlog.get_logger(__name__)
 
 AT_ONCE = 16
 """Scenarios that run side by side: they mostly wait."""
@@ -52,7 +54,7 @@ async def side_by_side(
                     await item.callspec.params["scenario"](binary, Path(directory))
                 except ToldAgain as exc:
                     # Was it Alertmanager's doing, it does not happen twice.
-                    warnings.warn(f"{item.nodeid} is played again. {exc}", stacklevel=1)
+                    log.warning("a scenario is played again", scenario=item.nodeid, story=str(exc))
                     await item.callspec.params["scenario"](binary, tmp_path_factory.mktemp("again"))
 
     chosen = [item for item in request.session.items if item.path == request.path and "scenario" in item.fixturenames]
