@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import structlog
-from real import ToldAgain, alertmanagers
+from real import alertmanagers
 
 pytest.register_assert_rewrite("alone", "disturbed", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus")
 
-log = structlog.get_logger(__name__)
-
-AT_ONCE = 16
+AT_ONCE = 12
 """Scenarios that run side by side: they mostly wait."""
 APART = 0.5
 """Seconds between two that begin: to start their programs is what costs them CPU."""
@@ -50,12 +47,7 @@ async def side_by_side(
             async with turn:
                 async with beginning:
                     await asyncio.sleep(APART)
-                try:
-                    await item.callspec.params["scenario"](binary, Path(directory))
-                except ToldAgain as exc:
-                    # Was it Alertmanager's doing, it does not happen twice.
-                    log.warning("a scenario is played again", scenario=item.nodeid, story=str(exc))
-                    await item.callspec.params["scenario"](binary, tmp_path_factory.mktemp("again"))
+                await item.callspec.params["scenario"](binary, Path(directory))
 
     chosen = [item for item in request.session.items if item.path == request.path and "scenario" in item.fixturenames]
     tasks = {item.nodeid: asyncio.create_task(play(item), name=item.nodeid) for item in chosen}

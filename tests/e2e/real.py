@@ -206,14 +206,11 @@ async def webhook() -> AsyncIterator[Webhook]:
         await runner.cleanup()
 
 
-class ToldAgain(AssertionError):
-    """Alertmanager told the very same alert more than once: it promises at least once. On a machine that starves its
-    cluster, a peer tells what another one has told already, with and without proxies before them."""
-
-
 ALONE = ("--cluster.listen-address=",)
-PEER_TIMEOUT = 0.9
-"""Seconds that the second Alertmanager gives the first to notify; what that one told must be gossiped by then."""
+PEER_TIMEOUT = 0.7
+"""Seconds that the second Alertmanager gives the first to notify; what that one told must be gossiped by then. And what
+the first one hears of one evaluation later, because its proxy was away, the second one must have told and gossiped a
+second after it heard of it. On a busy machine either is late, and Alertmanager tells the same twice."""
 QUICK_CLUSTER = (
     "--cluster.gossip-interval=50ms",
     "--cluster.pushpull-interval=1s",
