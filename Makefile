@@ -62,7 +62,7 @@ docs: $(STAMP) ## write the generated reference anew
 	@mv $(REFERENCE).new $(REFERENCE)
 
 test: check programs ## checks first, tests next, coverage last
-	$(BIN)/pytest --cov --cov-report=term -m "not proof"
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term -m "not proof and not live"
 
 proof: $(STAMP) programs ## the long proofs
 	$(BIN)/pytest -m proof
@@ -72,6 +72,7 @@ bench: $(STAMP) programs ## figures for docs/explanation/performance.md, as rati
 	$(BIN)/python tests/bench/decisions.py
 	$(BIN)/python tests/bench/stores.py
 	$(BIN)/python tests/bench/full_store.py
+	$(BIN)/python tests/bench/verdicts.py
 
 demo: $(STAMP) programs ## see it work; ONCE=1 ends by itself, MODEL=local asks a model
 	$(BIN)/alertmanager-ai-proxy demo $(if $(ONCE),--once) $(if $(MODEL),--model=$(MODEL))

@@ -17,6 +17,7 @@ ProxyError
     ├── ClassifierRateLimited    retryable
     ├── ClassifierTimeout        retryable
     ├── ClassifierUnavailable    retryable: provider or worker down
+    ├── ClassifierOpen           not asked: it failed too often, and gets a rest
     ├── ClassifierBusy           our own queue is full
     └── ClassifierInvalidAnswer  an answer that is no verdict
 
@@ -110,6 +111,10 @@ class ClassifierTimeout(ClassifierError):
 class ClassifierUnavailable(ClassifierError):
     reason = "unavailable"
     retryable = True
+
+
+class ClassifierOpen(ClassifierError):
+    reason = "breaker_open"
 
 
 class ClassifierBusy(ClassifierError):

@@ -23,7 +23,7 @@ RE2's, as in Alertmanager: one language, and time linear in the value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -165,3 +165,9 @@ class Pattern:
     def search(self, text: str) -> bool:
         """Return whether the pattern describes some part of `text`."""
         return self._compiled.search(text) is not None
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where the pattern describes parts of `text`: its first group that took part, or else all of it."""
+        for found in self._compiled.finditer(text):
+            groups = (found.span(group) for group in range(1, self._compiled.groups + 1))
+            yield next((span for span in groups if span[0] >= 0), found.span())

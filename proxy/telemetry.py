@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
-from structlog.typing import Processor
+from structlog.typing import ExcInfo, Processor
 
 from proxy import __version__
 
 WAITS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
+ADDED = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5)
 CALLS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60)
 
 
@@ -72,6 +75,12 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        self.post_added = Histogram(
+            "aiproxy_post_added_seconds",
+            "Time from the last byte of a POST to the first attempt to forward it.",
+            buckets=ADDED,
+            registry=registry,
+        )
         self.post_waited = Histogram(
             "aiproxy_post_waited_seconds",
             "Time that a POST was held up for verdicts.",
@@ -80,15 +89,68 @@ class Metrics:
         )
         self.model_calls = Histogram(
             "aiproxy_model_call_duration_seconds",
-            "Calls of the model, by outcome.",
+            "Calls about a class, from the first question to the verdict, waiting in line included, by outcome.",
             ["outcome"],
             buckets=CALLS,
+            registry=registry,
+        )
+        self.model_attempts = Histogram(
+            "aiproxy_model_attempt_duration_seconds",
+            "Models being asked within calls, retries included, by provider and outcome.",
+            ["provider", "outcome"],
+            buckets=CALLS,
+            registry=registry,
+        )
+        self.calls_waiting = Gauge(
+            "aiproxy_model_calls_waiting", "Calls that wait for others to end: see llm.concurrency.", registry=registry
+        )
+        self.calls_running = Gauge(
+            "aiproxy_model_calls_running", "Calls that a model is being asked about.", registry=registry
+        )
+        self.model_requests = Counter(
+            "aiproxy_model_requests_total", "Requests to a provider, retries included.", ["provider"], registry=registry
+        )
+        self.model_tokens = Counter(
+            "aiproxy_model_tokens_total",
+            "Tokens as the provider counted them, by direction: input is the prompt.",
+            ["provider", "direction"],
+            registry=registry,
+        )
+        self.model_cost = Counter(
+            "aiproxy_model_cost_usd_total",
+            "Price of the requests in US dollars, as far as it is known.",
+            ["provider"],
+            registry=registry,
+        )
+        self.class_lookups = Counter(
+            "aiproxy_class_lookups_total",
+            "Classes of new alerts, by where their verdict was found.",
+            ["tier"],
+            registry=registry,
+        )
+        self.verdicts = Counter(
+            "aiproxy_verdicts_total",
+            "Verdicts on new alerts, by source, and why where the rules gave it in the place of a model.",
+            ["source", "reason"],
             registry=registry,
         )
         self.model_enabled = Gauge("aiproxy_model_enabled", "1 when a model is switched on.", registry=registry)
         self.model_usable = Gauge(
             "aiproxy_model_usable",
             "1 when the model can be asked; while it is 0 the rules decide alone.",
+            registry=registry,
+        )
+        self.breaker_state = Gauge(
+            "aiproxy_model_breaker_state",
+            "Whether a model is asked, by its position: 0 is llm.model, 1 the first of llm.fallbacks. 0 closed: it is, "
+            "1 half open: one call tries, 2 open: it is not.",
+            ["position"],
+            registry=registry,
+        )
+        self.breaker_opened = Counter(
+            "aiproxy_model_breaker_opened_total",
+            "Times a model that was asked was not any more because it failed, by its position.",
+            ["position"],
             registry=registry,
         )
         self.worker_restarts = Counter(
@@ -171,9 +233,24 @@ class Metrics:
         """A call of the model ended."""
         self.model_calls.labels(outcome).observe(seconds)
 
+    def used(self, provider: str, *, requests: int, tokens: Mapping[str, int], usd: float) -> None:
+        """A call took so much; `tokens` by direction."""
+        self.model_requests.labels(provider).inc(requests)
+        for direction, count in tokens.items():
+            self.model_tokens.labels(provider, direction).inc(count)
+        self.model_cost.labels(provider).inc(usd)
+
     def waited(self, seconds: float) -> None:
         """A POST was held up for verdicts."""
         self.post_waited.observe(seconds)
+
+    def looked_up(self, tier: str, n: int) -> None:
+        """Classes were looked up."""
+        self.class_lookups.labels(tier).inc(n)
+
+    def verdict(self, source: str, reason: str) -> None:
+        """A new alert got its verdict."""
+        self.verdicts.labels(source, reason).inc()
 
     def posted(self, code: int) -> None:
         """A POST of alerts was answered."""
@@ -221,10 +298,31 @@ def set_log_level(level: str) -> None:
 
 def _renderers(output: str, target: Any) -> list[Processor]:
     if output == "console":
-        return [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        # Its own way, where `rich` is installed, shows the values of all variables.
+        return [structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=_write_traced)]
     last: Processor = (
         structlog.processors.JSONRenderer()
         if output == "json"
         else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "event"], drop_missing=True)
     )
-    return [structlog.processors.format_exc_info, last]
+    return [structlog.processors.ExceptionRenderer(_traced), last]
+
+
+def _traced(exc_info: ExcInfo) -> str:
+    """Return the traceback of an exception and of those that led to it, without what they say.
+
+    That is for whoever raised it: it may hold an alert's words, a prompt or a key.
+    """
+    found: list[BaseException] = []
+    exc: BaseException | None = exc_info[1]
+    while exc is not None and exc not in found:
+        found.append(exc)
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    return "\n".join(
+        "".join(["Traceback (most recent call last):\n", *traceback.format_tb(one.__traceback__), type(one).__name__])
+        for one in reversed(found)
+    )
+
+
+def _write_traced(to: TextIO, exc_info: ExcInfo) -> None:
+    to.write("\n" + _traced(exc_info))

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 
 import pytest
 from fakes import FakeAlertmanager, fake_alertmanager
+from redis_servers import redis_cluster, redis_sentinel, redis_server
+
+_prefixes = count()
 
 
 @pytest.fixture
@@ -15,3 +19,30 @@ async def alertmanager() -> AsyncIterator[FakeAlertmanager]:
 @pytest.fixture
 def a_directory_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+# Real servers for the tests of stores, and a name in them.
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_cluster]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_sentinel]:
+    with redis_sentinel(tmp_path_factory.mktemp("sentinel")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A name under which nobody keeps anything yet."""
+    return f"test{next(_prefixes)}"

@@ -1,7 +1,8 @@
 """A model provider that is a real HTTP server on loopback and does what a test tells it to.
 
-It speaks the non-streamed wire of OpenAI (`/v1/chat/completions`), Anthropic (`/v1/messages`), Gemini
-(`/v1beta/models/M:generateContent`) and Ollama (`/api/chat`), and remembers what it was asked:
+It speaks the wire of OpenAI (`/v1/chat/completions`), Anthropic (`/v1/messages`), Gemini
+(`/v1beta/models/M:generateContent`) and Ollama (`/api/chat`), whole or streamed as the request asks for, and remembers
+what it was asked:
 
     async with FakeProvider([Status(429, {"Retry-After": "1"}), verdict(severity="critical")]) as provider:
         ...  # point a client at provider.url
@@ -24,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
+from provider_wires import PIECE, Anthropic, Gemini, Ollama, OpenAI, Said, Wire
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Text:
     """What the model says."""
 
     text: str
+    cut_off: bool = False
+    """Whether it says that it came to the end of its tokens."""
+    counted: bool = True
+    """Whether the provider counts the tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,42 @@ class Drip:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """An answer that stops before `stop`, a part of its text, until `release` is set."""
+
+    text: str
+    stop: str
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
 class Reset:
     """The connection is reset once the request is read."""
 
 
 @dataclass(frozen=True)
+class ResetAfter:
+    """The connection is reset before `stop`, a part of the text, has been sent."""
+
+    text: str
+    stop: str
+
+
+@dataclass(frozen=True)
+class Huge:
+    """An answer of so many bytes, which begins like a good one."""
+
+    size: int = 30 * 1024 * 1024
+
+
+@dataclass(frozen=True)
 class Html:
     """A 200 from something that is no model, such as a login page."""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A 200 with no body."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +114,7 @@ class Slow:
     after: float
 
 
-Answer = Text | Status | Hang | Drip | Reset | Html | Empty | Slow
+Answer = Text | Status | Hang | Drip | Pause | Reset | ResetAfter | Huge | Html | Nothing | Empty | Slow
 
 
 def verdict(**members: object) -> Text:
@@ -113,6 +148,11 @@ class Request:
         return self.headers.get("x-api-key") or self.headers.get("x-goog-api-key") or bearer
 
     @property
+    def streamed(self) -> bool:
+        """Whether it asks for a stream."""
+        return bool(self.json.get("stream")) or ":streamGenerateContent" in self.path
+
+    @property
     def prompt(self) -> str:
         """The whole request body as text."""
         return json.dumps(self.json, ensure_ascii=False)
@@ -127,6 +167,8 @@ class FakeProvider:
     def __init__(self, answers: Script | None = None) -> None:
         self._arrived = asyncio.Condition()
         self.requests: list[Request] = []
+        self.strays: list[str] = []
+        """Paths that were asked for and are no model's."""
         self.most_at_once = 0
         """The most requests that were being answered at the same time."""
         self._now = 0
@@ -145,10 +187,11 @@ class FakeProvider:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._handler(_openai))
-        app.router.add_post("/v1/messages", self._handler(_anthropic))
-        app.router.add_post("/v1beta/models/{call}", self._handler(_gemini))
-        app.router.add_post("/api/chat", self._handler(_ollama))
+        app.router.add_post("/v1/chat/completions", self._handler(OpenAI()))
+        app.router.add_post("/v1/messages", self._handler(Anthropic()))
+        app.router.add_post("/v1beta/models/{call}", self._handler(Gemini()))
+        app.router.add_post("/api/chat", self._handler(Ollama()))
+        app.router.add_route("*", "/{path:.*}", self._stray)
         # Cancelling the handler is how a test learns that its client hung up.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -172,6 +215,7 @@ class FakeProvider:
     def forget(self, answers: Script | None = None) -> None:
         """Forget all requests and start with a new script."""
         self.requests.clear()
+        self.strays.clear()
         self.most_at_once = 0
         self.answers = answers or [verdict()]
 
@@ -182,7 +226,11 @@ class FakeProvider:
         self._given += 1
         return answer
 
-    def _handler(self, body: Callable[[str | None, Any], Any]) -> Callable[[web.Request], Any]:
+    async def _stray(self, http: web.Request) -> web.Response:
+        self.strays.append(http.path)
+        return web.Response(status=404)
+
+    def _handler(self, wire: Wire) -> Callable[[web.Request], Any]:
         async def handle(http: web.Request) -> web.StreamResponse:
             request = Request(http.path, dict(http.headers), await http.json(), time.monotonic())
             async with self._arrived:
@@ -191,7 +239,7 @@ class FakeProvider:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
             try:
-                return await _play(self._next(request), http, request, body)
+                return await _play(self._next(request), http, request, wire)
             except asyncio.CancelledError:
                 request.hung_up.set()
                 raise
@@ -204,94 +252,105 @@ class FakeProvider:
         return handle
 
 
-async def _play(
-    answer: Answer, http: web.Request, request: Request, body: Callable[[str | None, Any], Any]
-) -> web.StreamResponse:
+async def _play(answer: Answer, http: web.Request, request: Request, wire: Wire) -> web.StreamResponse:
     match answer:
         case Slow(then, after):
             await asyncio.sleep(after)
-            return await _play(then, http, request, body)
-        case Text(text):
-            return web.json_response(body(text, request.json))
+            return await _play(then, http, request, wire)
+        case Text(text, cut_off, counted):
+            return await _say(Said(text, cut_off, counted), http, request, wire)
         case Empty():
-            return web.json_response(body(None, request.json))
+            return await _say(Said(None), http, request, wire)
         case Status(code, headers, given):
             error = {"error": {"message": f"refused: key {request.key}", "type": "error", "code": code}}
             text = json.dumps(error) if given is None else given
             return web.Response(status=code, headers=headers, text=text, content_type="application/json")
         case Html():
             return web.Response(text="<!doctype html><title>Sign in</title>", content_type="text/html")
+        case Nothing():
+            return web.Response(content_type=wire.content_type if request.streamed else "application/json")
         case Hang():
             await asyncio.Event().wait()
             raise AssertionError("unreachable")
         case Drip(text, every):
-            response = web.StreamResponse(headers={"Content-Type": "application/json"})
-            await response.prepare(http)
-            for byte in json.dumps(body(text, request.json)).encode():
+            response = await _begun(http, request, wire)
+            for byte in b"".join(_frames(Said(text), request, wire)):
                 await response.write(bytes([byte]))
                 await asyncio.sleep(every)
             return response
+        case Pause(text, stop, release):
+            response = await _begun(http, request, wire)
+            before, after = _split(text, stop, request, wire)
+            await response.write(before)
+            await release.wait()
+            await response.write(after)
+            return response
+        case ResetAfter(text, stop):
+            response = await _begun(http, request, wire)
+            await response.write(_split(text, stop, request, wire)[0])
+            return _reset(http)
+        case Huge(size):
+            response = await _begun(http, request, wire)
+            text = verdict(summary="x" * size).text
+            for start in range(0, size, 65_536):
+                await response.write(_huge(text, start, request, wire))
+            return response
         case Reset():
-            assert http.transport is not None
-            # Lingering for 0 s makes the close a reset.
-            raw: socket.socket = http.transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            http.transport.abort()
-            return web.Response()
+            return _reset(http)
 
 
-def _openai(text: str | None, asked: Any) -> Any:
-    choices = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}]
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": asked["model"],
-        "choices": choices if text is not None else [],
-        "usage": {"prompt_tokens": 480, "completion_tokens": 90, "total_tokens": 570},
-    }
+async def _say(said: Said, http: web.Request, request: Request, wire: Wire) -> web.StreamResponse:
+    if not request.streamed:
+        return web.json_response(wire.whole(said, request.json))
+    response = await _begun(http, request, wire)
+    for frame in wire.frames(said, request.json):
+        await response.write(frame)
+    return response
 
 
-def _anthropic(text: str | None, asked: Any) -> Any:
-    content: list[dict[str, Any]] = [] if text is None else [{"type": "text", "text": text}]
-    if text is not None and asked.get("tool_choice", {}).get("type") == "tool":
-        # An older model is made to answer by a tool call; its input is the answer.
-        content = [{"type": "tool_use", "id": "toolu_1", "name": asked["tool_choice"]["name"], "input": _loads(text)}]
-    return {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": asked["model"],
-        "content": content,
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 480, "output_tokens": 90},
-    }
+async def _begun(http: web.Request, request: Request, wire: Wire) -> web.StreamResponse:
+    """Return a response whose head is on its way."""
+    kind = wire.content_type if request.streamed else "application/json"
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    await response.prepare(http)
+    return response
 
 
-def _gemini(text: str | None, asked: Any) -> Any:
-    candidate = {"index": 0, "finishReason": "STOP", "content": {"role": "model", "parts": [{"text": text}]}}
-    return {
-        "candidates": [candidate] if text is not None else [],
-        "usageMetadata": {"promptTokenCount": 480, "candidatesTokenCount": 90, "totalTokenCount": 570},
-        "modelVersion": "fake",
-    }
+def _frames(said: Said, request: Request, wire: Wire) -> list[bytes]:
+    if request.streamed:
+        return list(wire.frames(said, request.json))
+    return [json.dumps(wire.whole(said, request.json)).encode()]
 
 
-def _ollama(text: str | None, asked: Any) -> Any:
-    return {
-        "model": asked["model"],
-        "created_at": "2026-01-01T00:00:00Z",
-        "message": {"role": "assistant", "content": text or ""},
-        "done": True,
-        "done_reason": "stop",
-        "prompt_eval_count": 480,
-        "eval_count": 90,
-    }
+def _split(text: str, stop: str, request: Request, wire: Wire) -> tuple[bytes, bytes]:
+    """Return what is sent of `text` before the part `stop` of it, and the rest."""
+    frames = _frames(Said(text), request, wire)
+    if request.streamed:
+        # Whole pieces up to `stop`, or a little beyond it: what this stream and a shorter one begin with.
+        pieces = -(-text.index(stop) // PIECE)
+        shorter = _frames(Said(text[: pieces * PIECE] + "\0"), request, wire)
+        same = next(n for n, (one, other) in enumerate(zip(frames, shorter, strict=False)) if one != other)
+        return b"".join(frames[:same]), b"".join(frames[same:])
+    (whole,) = frames
+    return whole[: len(whole) // 2], whole[len(whole) // 2 :]
 
 
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {"text": text}
+def _huge(text: str, start: int, request: Request, wire: Wire) -> bytes:
+    """Return 64 KiB of an answer from `start` on."""
+    piece = text[start : start + 65_536]
+    if not request.streamed:
+        return (_frames(Said(text), request, wire)[0] if start == 0 else b"x" * 65_536)[:65_536]
+    frames = list(wire.frames(Said("@" * PIECE + "#"), request.json))
+    frame = next(frame for frame in frames if b"@" * PIECE in frame)
+    content = json.dumps(piece)[1:-1]
+    first = b"".join(frames).partition(frame)[0] if start == 0 else b""
+    return first + frame.replace(b"@" * PIECE, content.encode())
+
+
+def _reset(http: web.Request) -> web.Response:
+    assert http.transport is not None
+    # Lingering for 0 s makes the close a reset.
+    raw: socket.socket = http.transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    http.transport.abort()
+    return web.Response()

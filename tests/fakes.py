@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import pytest
 from proxy import config
 from proxy.alert import Alert
 from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
+from proxy.classification.classifier import unheard
 from proxy.config import Settings
 
 
@@ -56,7 +58,16 @@ def verdict(
     )
 
 
-Answer = Classification | Exception | None
+@dataclass(frozen=True)
+class Early:
+    """An answer whose labels are told at once; `then` is returned, or raised, when the test sets `release`."""
+
+    verdict: Classification
+    then: Classification | Exception
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Answer = Classification | Exception | Early | None
 
 
 class FakeModel:
@@ -68,9 +79,13 @@ class FakeModel:
         self.release = asyncio.Event()
         """Set, it lets the hanging calls answer with `verdict()`."""
 
-    async def classify(self, alert: Alert) -> Classification:
+    async def classify(self, alert: Alert, early: Callable[[Classification], None] = unheard) -> Classification:
         self.asked.append(alert)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Early):
+            early(answer.verdict)
+            await answer.release.wait()
+            answer = answer.then
         if isinstance(answer, Exception):
             raise answer
         if answer is None:
@@ -88,6 +103,8 @@ class Observer:
         self.expects_faults = False
         self.outcomes: list[str] = []
         self.waits: list[float] = []
+        self.looked: Counter[str] = Counter()
+        self.verdicts: Counter[tuple[str, str]] = Counter()
 
     def unread(self, reason: str) -> None:
         self.unread_because.append(reason)
@@ -105,6 +122,12 @@ class Observer:
 
     def waited(self, seconds: float) -> None:
         self.waits.append(seconds)
+
+    def looked_up(self, tier: str, n: int) -> None:
+        self.looked[tier] += n
+
+    def verdict(self, source: str, reason: str) -> None:
+        self.verdicts[source, reason] += 1
 
 
 @dataclass

@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeModel, Observer, body
 
 from proxy.classification.allowance import WaitingAllowance
+from proxy.classification.cache import ClassCache
 from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService
 from proxy.decisions.canary import Canary
@@ -63,7 +64,12 @@ class Piped:
         self.rollout = Rollout(mode, names=names)
         self.rollout.apply(mode, Canary(), datetime.now(UTC))
         self._service = ClassificationService(
-            rules=Rules.shipped(), model=model, salt="", cache={}, allowance=allowance, observer=self.observer
+            rules=Rules.shipped(),
+            model=model,
+            salt="",
+            cache=ClassCache(3600),
+            allowance=allowance,
+            observer=self.observer,
         )
         store = MemoryStore()
         reach = Reach(shared=False, on_error=lambda: pytest.fail("store"))

@@ -28,8 +28,6 @@ from fakes import (
 )
 
 from proxy import app, config
-from proxy.app import composition
-from proxy.classification import prompts
 from proxy.classification.classification import Severity
 from proxy.config import Settings
 from proxy.errors import ClassifierRejected, ClassifierTimeout
@@ -264,27 +262,43 @@ async def test_the_proxys_own_questions_carry_its_credentials_and_nothing_that_i
     assert set(asked) == {("GET", header), ("POST", None)}
 
 
+async def test_proxies_agree_only_on_the_same_prompt(alertmanager, proxy_with):
+    said = []
+    for flags in ({}, {"llm__redact__hosts": "true"}, {}):
+        proxy = await proxy_with(settings(alertmanager.url, **flags), FakeModel())
+        status = await proxy.status()
+        said.append(status["replicas"]["agreement"])
+    assert said[0] == said[2] != said[1]
+
+
+@pytest.fixture
+def a_template(tmp_path, monkeypatch):
+    """`p.jinja` in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    text = "{% block system %}Classify.{% endblock %}{% block user %}{{ alert }}{% endblock %}"
+    (tmp_path / "p.jinja").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("a_template")
 @pytest.mark.parametrize(
     ("changed", "asked"),
     [
         pytest.param({}, 1, id="the same again"),
         pytest.param({"llm__model": "gpt-5"}, 2, id="another model"),
         pytest.param({"llm__provider": "anthropic"}, 2, id="another provider"),
-        pytest.param("prompt", 2, id="another prompt"),
+        pytest.param({"llm__prompt_file": "p.jinja"}, 2, id="another template of the prompt"),
+        pytest.param({"llm__redact__hosts": "true"}, 2, id="another masking"),
+        pytest.param({"llm__annotations": "summary"}, 2, id="other annotations"),
     ],
 )
 async def test_an_answer_is_used_for_the_same_model_and_the_same_prompt(
-    alertmanager, proxy_with, monkeypatch, changed, asked
+    alertmanager, proxy_with, tmp_path, changed, asked
 ):
-    shared = {}
-    monkeypatch.setattr(composition, "_class_cache", lambda _: shared)
-    model = FakeModel()
-    for flags in ({}, changed):
-        if flags == "prompt":
-            monkeypatch.setattr(prompts, "VERSION", "another")
-            flags = {}
-        proxy = await proxy_with(settings(alertmanager.url, enrichment__mode="enriched", **flags), model)
-        await proxy.post(posted())
+    model, store = FakeModel(), f"sqlite:{tmp_path}/decisions.db"
+    for n, flags in enumerate(({}, changed)):
+        given = settings(alertmanager.url, enrichment__mode="enriched", store__url=store, **flags)
+        proxy = await proxy_with(given, model)
+        await proxy.post(posted(instance=f"{n}"))
     assert len(model.asked) == asked
 
 
@@ -350,6 +364,10 @@ async def test_the_settings_of_the_model_reach_its_provider(alertmanager, proxy_
         [request] = provider.requests
         assert (request.path, request.key) == ("/v1/chat/completions", KEY)
         assert (request.json["model"], request.json["max_tokens"]) == ("gpt-4o-mini", 123)
+        assert await proxy.metric('aiproxy_model_tokens_total{direction="input",provider="openai"}') == 480
+        [model] = (await proxy.status())["model"]["models"]
+        assert (model["requests"], model["tokens"]) == (1, {"input": 480, "output": 90})
+        assert 0 < model["cost_usd"] < 0.01
 
         provider.forget([Status(500)])
         await proxy.post(posted("Fails"))

@@ -9,6 +9,15 @@ import pytest
 from proxy.cli import texts
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
+UNUSED = {"requests": 0, "tokens": {"input": None, "output": None}, "cost_usd": None}
+OPEN = UNUSED | {
+    "name": "openai/gpt-4o",
+    "breaker": "open",
+    "why": "failures in a row: 5",
+    "last_error": "rejected: x 401",
+}
+SPARE = UNUSED | {"name": "ollama/llama3.2", "breaker": "closed", "why": "", "last_error": ""}
+TRIED = SPARE | {"breaker": "half_open", "why": "slow: 8 of 10 calls"}
 
 WELL = {
     "version": "1.1.0",
@@ -34,6 +43,7 @@ WELL = {
         "state": "ready",
         "why": "",
         "last_outcome": "ok",
+        "models": [UNUSED | {"name": "openai/gpt-4o", "breaker": "closed", "why": "", "last_error": ""}],
     },
     "store": {"kind": "redis", "url": "redis://r:6379", "shared": True, "up": True, "error": "", "unkept": 0},
     "decisions": {"living": 9, "labelled": 4, "bare": 5, "handing_over": 0, "full": False},
@@ -122,6 +132,18 @@ def test_the_page_shows_what_is_printed():
             {"model__last_outcome": "timeout"},
             "! model         openai/gpt-4o is ready, key set, last call: timeout",
         ),
+        (
+            {"model__models": [OPEN]},
+            "! labels by     the RULES: too many calls failed, no model is asked for a while",
+        ),
+        (
+            {"model__models": [OPEN, SPARE]},
+            "!               openai/gpt-4o is NOT ASKED for a while: failures in a row: 5; rejected: x 401",
+        ),
+        (
+            {"model__models": [OPEN, TRIED]},
+            "!               ollama/llama3.2 is NOT ASKED until one call has worked: slow: 8 of 10 calls",
+        ),
         ({"alertmanager__identity_conflicts": 3}, "! conflicts     3 alerts with MORE THAN ONE identity"),
         (
             {"store__up": False, "store__error": "refused"},
@@ -204,3 +226,37 @@ def test_a_decision_is_shown_with_the_labels_that_are_to_be_ended():
         'to be ended   ai_severity="info"\n'
         "              no labels of ours"
     )
+
+
+@pytest.mark.parametrize("spare", [SPARE, TRIED])
+def test_while_one_model_may_be_asked_it_labels(spare):
+    line = "  labels by     the model, and the rules where it gives no answer in time"
+    assert line in report(model__models=[OPEN, spare]).splitlines()
+
+
+def spent(requests, tokens=(None, None), usd=None):
+    used = {"requests": requests, "tokens": dict(zip(("input", "output"), tokens, strict=True)), "cost_usd": usd}
+    return SPARE | used
+
+
+@pytest.mark.parametrize(
+    ("models", "line"),
+    [
+        ([spent(12, (5760, 1080), 0.00123)], "12 requests, 5,760 tokens in, 1,080 out, 0.0012 USD"),
+        (
+            [spent(12, (5760, 1080), 0.5), spent(3, (100, 10), 0.25)],
+            "15 requests, 5,860 tokens in, 1,090 out, 0.7500 USD",
+        ),
+        ([spent(12, (5760, 1080), 0.5), spent(0)], "12 requests, 5,760 tokens in, 1,080 out, 0.5000 USD"),
+        ([spent(12, (5760, None), 0.5), spent(1)], "13 requests, 5,760 tokens in, 0 out, at least 0.5000 USD"),
+        ([spent(1200, (9, 9))], "1,200 requests, 9 tokens in, 9 out"),
+        ([spent(2)], "2 requests"),
+        ([spent(2, (9, 9), 0.0)], "2 requests, 9 tokens in, 9 out, 0.0000 USD"),
+    ],
+)
+def test_what_the_models_took_is_shown_as_far_as_it_is_known(models, line):
+    assert f"                since the start {line}" in report(model__models=models).splitlines()
+
+
+def test_before_the_first_request_nothing_was_taken():
+    assert "since the start" not in report(model__models=[spent(0)])

@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 
-@pytest.mark.parametrize("name", ["rules.yaml", "py.typed"])
+@pytest.mark.parametrize("name", ["rules.yaml", "prompt.jinja", "py.typed"])
 def test_the_wheel_holds_what_is_read_at_run_time(wheel, name):
     assert [path for path in wheel.namelist() if Path(path).name == name]
 

@@ -41,20 +41,43 @@ def test_logfmt_has_a_line_for_each_event():
     assert 'level=warning event=loud alertname="A b" count=2' in lines[0]
     assert lines[0].startswith("ts=20")
     assert "event=theirs port=1" in lines[1]
-    assert "ValueError: why" in lines[2]
+    assert r'in logged\n    raise ValueError("why")\nValueError"' in lines[2].replace(r"\"", '"')
 
 
 def test_json_has_an_object_for_each_event():
     loud, theirs, failed = map(json.loads, logged("json").splitlines())
     assert (loud["event"], loud["alertname"], loud["count"], loud["level"]) == ("loud", "A b", 2, "warning")
     assert (theirs["event"], theirs["port"]) == ("theirs", 1)
-    assert "ValueError: why" in failed["exception"]
+    assert failed["exception"].endswith("\nValueError")
 
 
 def test_console_is_for_people_and_has_no_colours_in_a_file():
     text = logged("console")
     assert "loud" in text
     assert "\x1b[" not in text
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json", "console"])
+def test_a_traceback_says_where_and_neither_what_was_said_nor_what_was_there(form):
+    out = io.StringIO()
+    configure_logging("info", form, out)
+    said, there = "x".join("ab"), "y".join("ab")  # not in the source, lines of which are shown
+
+    def failing():
+        raise KeyError(said, there)
+
+    for log in (structlog.get_logger("test"), logging.getLogger("theirs")):
+        try:
+            try:
+                failing()
+            except KeyError as exc:
+                raise TypeError(said) from exc
+        except TypeError:
+            log.exception("failed")
+    text = out.getvalue()
+    assert (text.count("in failing"), text.count("KeyError"), text.count("TypeError")) == (2, 4, 4)
+    assert "axb" not in text
+    assert "ayb" not in text
 
 
 @pytest.mark.parametrize(("level", "events"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])

@@ -1,5 +1,6 @@
 """The composition root: the only reader of the settings and the only importer of adapters."""
 
 from proxy.app.composition import Running, build, serve
+from proxy.app.prompting import chosen_prompts
 
-__all__ = ["Running", "build", "serve"]
+__all__ = ["Running", "build", "chosen_prompts", "serve"]

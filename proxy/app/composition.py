@@ -20,23 +20,23 @@ from typing import Any, Final
 import aiohttp
 import structlog
 from aiohttp import web
-from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
 from proxy.app.model import ChosenModel
+from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
 from proxy.app.status import Status
-from proxy.app.storage import open_store
-from proxy.classification import prompts
+from proxy.app.storage import open_store, open_verdicts
 from proxy.classification.allowance import WaitingAllowance
-from proxy.classification.classification import Classification
+from proxy.classification.cache import ClassCache
+from proxy.classification.classification import Confidence
 from proxy.classification.classifier import Classifier
 from proxy.classification.rules import Rules
-from proxy.classification.service import ClassificationService, ClassKey
+from proxy.classification.service import ClassificationService
 from proxy.config import Loaded, Settings, masked
 from proxy.decisions.decider import Decider
 from proxy.decisions.decision import Names
@@ -67,9 +67,12 @@ PREPARE_BEYOND_BUDGET: Final = 2.0
 than this, and is forwarded as it came while there is time left for Alertmanager."""
 DRAIN: Final = 10.0
 """Seconds at most for what has come in, so that SIGTERM ends within 15."""
-CACHED_CLASSES: Final = 10_000
 LAST_WORDS: Final = 1.0
 """Seconds at most for what the store is to be told before the proxy begins, and when it stops."""
+_DECIDING: Final = (
+    "enabled", "provider", "model", "base_url", "fallbacks", "enable_fallback", "min_confidence", "object_labels",
+)  # fmt: skip
+"""Of the model's settings, those that a verdict's labels depend on."""
 _NOT_ALONE: Final = (
     "A switch of one proxy alone would give alerts two identities; set store.url to a Redis that all share, or"
     " enrichment.mode in the configuration of all"
@@ -113,7 +116,7 @@ async def build(
 
     `load` reads the settings again for a reload; without it they stay as they are.
 
-    Long and straight on purpose: what is opened first is closed last. Raises OSError when a port is taken.
+    Long and straight: what is opened first is closed last. Raises OSError (a taken port), ConfigError (the template).
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(_registry())
@@ -138,19 +141,22 @@ async def build(
             bare_before=lambda: living.bare_before,
         )
 
-        the_model = ChosenModel(settings, metrics)
+        prompts = chosen_prompts(settings)
+        the_model = ChosenModel(settings, prompts, metrics)
         await the_model.open(model, stack)
         budget = settings.enrichment.budget.total_seconds()
         allowance = WaitingAllowance(2 * budget)
         service = ClassificationService(
             rules=rules,
             model=the_model.classifier,
-            salt=f"{settings.llm.provider}/{settings.llm.model}/{prompts.VERSION}",
-            cache=_class_cache(settings),
+            salt=f"{settings.llm.provider}/{settings.llm.model}/{prompts.version}",
+            cache=await _class_cache(settings, stack) if the_model.classifier is not None else None,
             allowance=allowance,
             observer=metrics,
             fallback=settings.llm.enable_fallback,
             floor=settings.enrichment.severity_floor,
+            min_confidence=Confidence(settings.llm.min_confidence),
+            per_object=settings.llm.object_labels,
         )
         stack.push_async_callback(service.close)
 
@@ -217,7 +223,7 @@ async def build(
         )
 
         def agreement() -> str:
-            return _agreement(settings, reload.settings, rules)
+            return _agreement(settings, reload.settings, rules, prompts.version)
 
         heartbeat = Heartbeat(
             store,
@@ -262,6 +268,7 @@ async def build(
             prepare_within=budget + PREPARE_BEYOND_BUDGET,
             on_post=metrics.posted,
             on_fault=metrics.fault,
+            on_added=metrics.post_added.observe,
             reposter=reposter,
         )
         status = Status(
@@ -332,13 +339,16 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def _class_cache(settings: Settings) -> TTLCache[ClassKey, Classification] | None:
+async def _class_cache(settings: Settings, stack: AsyncExitStack) -> ClassCache | None:
     if not settings.llm.enable_cache:
         return None
-    return TTLCache(CACHED_CLASSES, settings.llm.cache_ttl.total_seconds())
+    return ClassCache(
+        settings.llm.cache_ttl.total_seconds(),
+        store=await open_verdicts(settings, stack),
+    )
 
 
-def _agreement(begun: Settings, read: Settings, rules: Rules) -> str:
+def _agreement(begun: Settings, read: Settings, rules: Rules, prompt: str) -> str:
     """Return a hash of everything by which two proxies could label one alert differently.
 
     Of what a reload changes, as it was `read` last; of the rest, as the proxy has `begun` with it.
@@ -347,10 +357,10 @@ def _agreement(begun: Settings, read: Settings, rules: Rules) -> str:
     common = [
         __version__,
         rules.hash,
-        prompts.VERSION,
+        prompt,
         {key: now[key] for key in ("mode", "skip", "canary")},
         {key: then["enrichment"][key] for key in ("severity_floor", "severity_label", "category_label")},
-        {key: then["llm"][key] for key in ("enabled", "provider", "model", "base_url", "enable_fallback")},
+        {key: then["llm"][key] for key in _DECIDING},
     ]
     return hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8).hexdigest()
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from proxy.classification.breaker import BreakerState, CircuitBreaker, Limits
+from proxy.classification.chain import Chain, Link
 from proxy.classification.classifier import Classifier
+from proxy.classification.prompts import Prompts
+from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker.keys import needs_key
 from proxy.config import Settings
 from proxy.telemetry import Metrics
@@ -21,13 +27,17 @@ log = structlog.get_logger(__name__)
 class ChosenModel:
     """The model as the rest of the proxy sees it: a classifier or none, and why."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, prompts: Prompts, metrics: Metrics) -> None:
         self._llm = settings.llm
+        self._prompts = prompts
         self._metrics = metrics
         self.classifier: Classifier | None = None
         self.key = "not needed" if not self._llm.enabled else "set" if self._llm.api_key else "missing"
         self.state = "disabled"
         self._worker: ModelWorker | None = None
+        self._links: tuple[Link, ...] = ()
+        self._providers: tuple[str, ...] = ()
+        self._used: list[Usage] = []
         metrics.model_enabled.set(self._llm.enabled)
 
     @property
@@ -37,7 +47,7 @@ class ChosenModel:
     async def open(self, given: Classifier | None, stack: AsyncExitStack) -> None:
         """Start what the settings ask for. A model that cannot be used is loud, and alerts flow all the same."""
         if given is not None:
-            self.classifier = given
+            self.classifier = self._chained([self.name], lambda _: given)
             self._enter("ready")
             return
         if not self._llm.enabled:
@@ -53,29 +63,123 @@ class ChosenModel:
                 model=self.name,
             )
             return
-        from proxy.classification.worker.client import ModelConfig, ModelWorker  # late: the rules need none of it
+        # Late: the rules need none of it.
+        from proxy.classification.worker.client import ModelConfig, ModelWorker
+        from proxy.classification.worker.protocol import Model
 
+        self._prompts.check()  # now: the first use of its template takes longer than alerts should wait
+        key = self._llm.api_key.reveal()
         worker = ModelWorker(
             ModelConfig(
-                provider=self._llm.provider,
-                model=self._llm.model,
-                api_key=self._llm.api_key.reveal(),
-                base_url=base_url,
+                models=[
+                    # Another provider's key is its own, which LiteLLM finds in the environment.
+                    Model(one.provider, one.model, key if one.provider == self._llm.provider else "", one.base_url)
+                    for one in self._llm.models
+                ],
                 timeout=self._llm.timeout,
                 max_retries=self._llm.max_retries,
-                concurrency=self._llm.concurrency,
                 max_tokens=self._llm.max_tokens,
+                stream=self._llm.stream,
             ),
+            prompt=self._prompts.render,
             on_state=lambda state: self._enter(state.value),
             on_restart=self._metrics.worker_restarts.inc,
+            on_usage=self._count,
         )
-        self.classifier = await stack.enter_async_context(worker)
-        self._worker = worker
+        self._worker = await stack.enter_async_context(worker)
+        self.classifier = self._chained(self._names, worker.classifier)
 
     def status(self) -> dict[str, Any]:
         why = self._worker.why_unusable if self._worker else ""
-        return {"enabled": self._llm.enabled, "name": self.name, "key": self.key, "state": self.state, "why": why}
+        return {
+            "enabled": self._llm.enabled,
+            "name": self.name,
+            "key": self.key,
+            "state": self.state,
+            "why": why,
+            "models": [
+                {
+                    "name": link.name,
+                    "breaker": link.breaker.state.value,
+                    "why": link.breaker.why,
+                    "last_error": link.last_error,
+                    "requests": used.requests,
+                    "tokens": {"input": used.prompt_tokens, "output": used.completion_tokens},
+                    "cost_usd": used.cost_usd,
+                }
+                for link, used in zip(self._links, self._used, strict=True)
+            ],
+        }
+
+    @property
+    def _names(self) -> list[str]:
+        return [self.name, *map(str, self._llm.fallbacks)]
+
+    def _chained(self, names: list[str], classifier: Callable[[int], Classifier]) -> Chain:
+        """Return the models with `names` as one; `classifier` gives the n-th."""
+        self._links = tuple(Link(name, classifier(n), self._breaker(n)) for n, name in enumerate(names))
+        # Only those that are asked: the label stays as short as the configuration.
+        self._providers = tuple(name.partition("/")[0] for name in names)
+        self._used = [NO_USAGE] * len(names)
+        for n, link in enumerate(self._links):
+            self._metrics.breaker_state.labels(n).set_function(partial(_state_of, link.breaker))
+            self._metrics.breaker_opened.labels(n)
+            self._count(n, NO_USAGE)
+        chain = Chain(
+            self._links, timeout=self._llm.timeout, concurrency=self._llm.concurrency, on_attempt=self._attempted
+        )
+        self._metrics.calls_waiting.set_function(lambda: chain.waiting)
+        self._metrics.calls_running.set_function(lambda: chain.running)
+        return chain
+
+    def _attempted(self, model: int, outcome: str, seconds: float) -> None:
+        self._metrics.model_attempts.labels(self._providers[model], outcome).observe(seconds)
+
+    def _count(self, model: int, usage: Usage) -> None:
+        self._used[model] += usage
+        self._metrics.used(
+            self._providers[model],
+            requests=usage.requests,
+            tokens={"input": usage.prompt_tokens or 0, "output": usage.completion_tokens or 0},
+            usd=usage.cost_usd or 0.0,
+        )
+
+    def _breaker(self, n: int) -> CircuitBreaker:
+        given = self._llm.circuit_breaker
+        limits = Limits(
+            max_failures=given.max_failures,
+            failure_rate=given.failure_rate,
+            slow_rate=given.slow_rate,
+            slow_call=given.slow_call,
+            min_calls=given.min_calls,
+            reset_timeout=given.reset_timeout,
+        )
+
+        def changed(was: BreakerState, now: BreakerState) -> None:
+            # A probe that fails is no news: an outage is one line at its begin and one at its end.
+            link = self._links[n]
+            if was is BreakerState.CLOSED:
+                self._metrics.breaker_opened.labels(n).inc()
+                log.warning(
+                    "a model is not asked for a while: too many of its calls failed or were slow",
+                    model=link.name,
+                    reason=link.breaker.why,
+                    error=link.last_error,
+                    seconds=link.breaker.pause.total_seconds(),
+                )
+            elif now is BreakerState.CLOSED:
+                log.info("a model is asked again", model=link.name)
+
+        return CircuitBreaker(limits if given.enabled else None, on_change=changed)
 
     def _enter(self, state: str) -> None:
         self.state = state
         self._metrics.model_usable.set(state == "ready")
+        if state == "ready":
+            # What failed while the worker loaded, or died, says nothing about the providers.
+            for link in self._links:
+                link.breaker.reset()
+
+
+def _state_of(breaker: CircuitBreaker) -> float:
+    return breaker.state.number

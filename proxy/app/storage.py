@@ -1,10 +1,11 @@
-"""The decision store of the settings' choice."""
+"""The stores of the settings' choice: where decisions are kept, and verdicts for the class cache."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from proxy.classification.verdicts import VerdictStore
 from proxy.config import Settings
 from proxy.decisions.store import DecisionStore
 from proxy.decisions.stores.memory import MemoryStore
@@ -36,3 +37,33 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> DecisionStore
     except (ValueError, TypeError) as exc:
         raise ConfigError([f"store.url: {exc}"]) from exc
     return await stack.enter_async_context(store)
+
+
+async def open_verdicts(settings: Settings, stack: AsyncExitStack) -> VerdictStore | None:
+    """Return the second tier of the class cache, which lies where `store.url` keeps decisions; None for `memory:`.
+
+    What is wrong with the URL itself, `open_store` says. Raises ConfigError where one file would be for both.
+    """
+    url = settings.store.url
+    if url == "memory:":
+        return None
+    if url.startswith("sqlite:"):
+        from proxy.classification.stores.sqlite import NAME, SqliteVerdicts
+
+        named = url.removeprefix("sqlite:")
+        path = Path(named).parent / NAME if named else settings.storage.path / NAME
+        if named and path == Path(named):
+            raise ConfigError([f"store.url: {NAME} is where the class cache is kept, name another file for decisions"])
+        return await stack.enter_async_context(SqliteVerdicts(path))
+    from proxy.classification.stores.redis import RedisVerdicts
+    from proxy.storage.topology import topology
+
+    servers = topology(
+        url,
+        username=settings.store.username,
+        password=settings.store.password.reveal() or None,
+        sentinel_username=settings.store.sentinel_username,
+        sentinel_password=settings.store.sentinel_password.reveal() or None,
+    )
+    verdicts = RedisVerdicts(servers, prefix=settings.store.prefix, timeout=settings.store.timeout.total_seconds())
+    return await stack.enter_async_context(verdicts)

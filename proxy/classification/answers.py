@@ -6,6 +6,7 @@ no control characters, links or tags. Pure functions, used on both sides of the 
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -48,6 +49,12 @@ SCHEMA: Final[Mapping[str, Any]] = {
 TEXT_LIMIT: Final = 64 * 1024
 """Characters of an answer that are looked at."""
 
+EARLY_LIMIT: Final = 4096
+"""Characters of an answer in which its labels may be looked for before it is whole."""
+
+LABELS: Final = ("severity", "category", "confidence")
+"""The members of an answer that routing reads."""
+
 # Beyond this many opening braces that start no object it is no answer, and looking on would be quadratic.
 _CANDIDATES = 100
 _PROSE_LIMIT = 1000
@@ -58,9 +65,29 @@ _Label = TypeVar("_Label", bound=StrEnum)
 def parse(text: str, model: str) -> Classification:
     """Return the verdict in a model's answer: the first JSON object in `text`, whatever stands around it.
 
-    `model` is the name the verdict will carry. Raises ClassifierInvalidAnswer, never with the answer's words.
+    An answer that breaks off within its object is good for what had arrived whole. `model` is the name the verdict
+    will carry. Raises ClassifierInvalidAnswer, never with the answer's words.
     """
-    return verdict(_first_object(text[:TEXT_LIMIT]), model)
+    text = text[:TEXT_LIMIT]
+    try:
+        return verdict(_first_object(text), model)
+    except ClassifierInvalidAnswer:
+        arrived = leading(text)
+        if arrived is None:
+            raise
+        return verdict(arrived, model)
+
+
+def labels(text: str, model: str) -> Classification | None:
+    """Return the verdict, without text, in the beginning of an answer that is still arriving.
+
+    None until its three labels are there whole, and when they are not known ones.
+    """
+    arrived = leading(text[:EARLY_LIMIT])
+    try:
+        return verdict({name: (arrived or {}).get(name) for name in LABELS}, model)
+    except ClassifierInvalidAnswer:
+        return None
 
 
 def verdict(members: Mapping[str, object], model: str) -> Classification:
@@ -126,15 +153,65 @@ def _first_object(text: str) -> dict[str, object]:
     raise ClassifierInvalidAnswer("no JSON object")
 
 
+# Where an object of ours begins; prose has other braces.
+_BEGIN = re.compile(r'\{[ \t\n\r]*(?=")')
+_COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
+_AFTER = re.compile(r"[ \t\n\r]*(?:(,)[ \t\n\r]*|(\}))?")
+
+
+def leading(text: str) -> dict[str, object] | None:
+    """Return the members that have arrived whole of the first object in `text`, which may break off.
+
+    None when no object has begun, or when it is broken where it does not end: such text would not get better by
+    waiting for more of it.
+    """
+    text = text.rstrip(" \t\n\r")
+    begin = _BEGIN.search(text)
+    if begin is None:
+        return None
+    members: dict[str, object] = {}
+    at = begin.end()
+    while at < len(text):
+        try:
+            name, at = _DECODER.raw_decode(text, at)
+            colon = _COLON.match(text, at)
+            if not isinstance(name, str) or colon is None:
+                return members if at == len(text) else None
+            value, at = _DECODER.raw_decode(text, colon.end())
+        except json.JSONDecodeError as exc:
+            # A string that never ends is reported where it begins.
+            return members if exc.pos >= len(text) or exc.msg.startswith("Unterminated string") else None
+        except (ValueError, RecursionError):
+            return None
+        if at == len(text) and not isinstance(value, str | list | dict):
+            return members  # a number may go on
+        members[name] = value
+        after = _AFTER.match(text, at)
+        assert after is not None  # noqa: S101 - it may match nothing
+        if not after[1]:
+            return members if after[2] or after.end() == len(text) else None
+        at = after.end()
+    return members
+
+
 # What would make a text more than words in a chat, a mail or a browser, in the order of removal. Of a link, the words
 # stay.
+_END = (
+    "com|net|org|info|biz|io|co|me|ai|app|dev|xyz|top|site|online|shop|club|live|link|click|page|zip|mov|ru|cn|example"
+)
+_DOT = "[.\u3002\uff0e\uff61]"  # as browsers read it
 _MARKUP = (
+    (re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-?]*[ -/]*[@-~]?"), " "),  # what terminals obey
     (re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)"), r"\1"),
     (re.compile(r"</?[A-Za-z!?@#][^<>]*>"), " "),  # tags, and Slack's <@U123>, which calls people
     (re.compile(r"@(here|channel|everyone|all)\b", re.IGNORECASE), r"\1"),
     (re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S*"), " "),
     (re.compile(r"\bwww\.\S+", re.IGNORECASE), " "),
-    (re.compile(r"\b(?:javascript|vbscript|mailto|data):\S+", re.IGNORECASE), " "),
+    (re.compile(r"\b(?:javascript|vbscript|mailto|data|tel|sms|callto|magnet|slack|skype):\S+", re.IGNORECASE), " "),
+    (re.compile(rf"[\w.%+-]+@[\w-]+(?:{_DOT}[\w-]+)+"), " "),
+    # Addresses that a chat makes links of although they name no scheme: with a path, or with a well-known end.
+    (re.compile(rf"(?<![\w/.-])(?:[\w-]+{_DOT})+[^\W\d_]{{2,}}(?::[0-9]+)?[/?#]\S*"), " "),
+    (re.compile(rf"(?<![\w/.-])(?:[\w-]+{_DOT})+(?:{_END})\b(?![\w-])\.?", re.IGNORECASE), " "),
 )
 
 
@@ -143,6 +220,8 @@ def _prose(value: object) -> str:
     if not isinstance(value, str):
         return ""
     text = value[:_PROSE_LIMIT]
+    while (plain := html.unescape(text)) != text:  # &lt;!channel&gt; is read as what it stands for
+        text = plain
     while (plain := _without_markup(text)) != text:  # what is taken out may bring together what it kept apart
         text = plain
     return " ".join(text.split())

@@ -35,9 +35,16 @@ class Category(StrEnum):
 
 
 class Confidence(StrEnum):
+    """How sure it is, least sure first."""
+
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """0 for the least sure."""
+        return list(Confidence).index(self)
 
 
 class Source(StrEnum):

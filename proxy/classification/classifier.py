@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from proxy.alert import Alert
 from proxy.classification.classification import Classification
 
+Early = Callable[[Classification], None]
+"""Hears a verdict whose severity, category and confidence are final for this answer, and whose text is missing."""
+
+
+def unheard(_: Classification) -> None:
+    """An `Early` for whoever needs the whole verdict."""
+
 
 class Classifier(Protocol):
     """Gives verdicts. Custom classifiers and the model worker satisfy it."""
 
-    async def classify(self, alert: Alert) -> Classification:
+    async def classify(self, alert: Alert, early: Early = unheard) -> Classification:
         """Return the verdict on `alert`, with source `llm`.
 
+        `early` is called at most once, before the call returns. The call then returns the same labels and does not
+        fail any more: text that cannot be had is missing from the verdict.
         Bounded in time by the classifier itself. Raises ClassifierError, and nothing else on purpose.
         Cancelling it gives the call up.
         """

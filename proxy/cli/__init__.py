@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import __version__, config
-from proxy.cli import running
+from proxy.cli import rendering, running
 from proxy.errors import ConfigError
 
 PROGRAM: Final = "alertmanager-ai-proxy"
@@ -55,22 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     serve.add_argument("--version", action="version", version=_version())
     serve.add_argument("--config.file", dest="file", type=Path, metavar="FILE", help="settings in YAML")
-    for flag in config.flags():
-        default = f" (default: {flag.default})" if flag.default else ""
-        setting = serve.add_argument(
-            flag.name,
-            dest=_KEY_PREFIX + flag.key,
-            action="append",
-            metavar=flag.metavar,
-            help=argparse.SUPPRESS if flag.is_secret else (flag.help + default).replace("%", "%%"),
-        )
-        if flag.is_bool or flag.is_secret:
-            setting.nargs, setting.const = "?", "true" if flag.is_bool else ""
+    _add_settings(serve)
 
     check = commands.add_parser("check-config", help="check a settings file and leave", allow_abbrev=False)
     check.set_defaults(run=_check_config)
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: print all settings")
+
+    prompt = rendering.add_command(commands)
+    prompt.set_defaults(run=_render_prompt)
+    _add_settings(prompt, "llm.")
 
     running.add_commands(commands)
 
@@ -86,15 +80,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    flags: Mapping[str, Sequence[str]] = {
+def _add_settings(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Add the flags of all settings whose key begins with `prefix`."""
+    for flag in config.flags():
+        if not flag.key.startswith(prefix):
+            continue
+        default = f" (default: {flag.default})" if flag.default else ""
+        setting = parser.add_argument(
+            flag.name,
+            dest=_KEY_PREFIX + flag.key,
+            action="append",
+            metavar=flag.metavar,
+            help=argparse.SUPPRESS if flag.is_secret else (flag.help + default).replace("%", "%%"),
+        )
+        if flag.is_bool or flag.is_secret:
+            setting.nargs, setting.const = "?", "true" if flag.is_bool else ""
+
+
+def _given(arguments: argparse.Namespace) -> Mapping[str, Sequence[str]]:
+    """Return the values of the flags of settings, by key."""
+    return {
         name.removeprefix(_KEY_PREFIX): values
         for name, values in vars(arguments).items()
         if name.startswith(_KEY_PREFIX) and values is not None
     }
 
+
+def _load(file: Path | None, flags: Mapping[str, Sequence[str]] = {}) -> config.Loaded:
+    """Return the settings that hold. Raises ConfigError, also for the template they name."""
+    loaded = config.load(file, environ=os.environ, flags=flags)
+    if loaded.settings.llm.prompt_file:
+        from proxy.app import chosen_prompts  # late: nothing else here needs it
+
+        chosen_prompts(loaded.settings)
+    return loaded
+
+
+def _serve(arguments: argparse.Namespace) -> int:
     def load() -> config.Loaded:
-        return config.load(arguments.file, environ=os.environ, flags=flags)
+        return _load(arguments.file, _given(arguments))
 
     loaded = load()
 
@@ -119,7 +143,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    loaded = config.load(arguments.file, environ=os.environ)
+    loaded = _load(arguments.file)
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.output == "json":
@@ -127,6 +151,13 @@ def _check_config(arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.file}: OK")
     return 0
+
+
+def _render_prompt(arguments: argparse.Namespace) -> int:
+    loaded = config.load(arguments.file, environ=os.environ, flags=_given(arguments))
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return rendering.run(arguments.body, arguments.output, loaded.settings)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -78,6 +78,29 @@ def status(found: Object) -> str:
     return f"{plain(first)}: {verdict}\n{_facts(marked)}"
 
 
+def prompts(found: Sequence[Object], version: str) -> str:
+    """Return what would leave about each alert, under a heading for each message."""
+    return (
+        "\n\n".join("\n".join(_prompt(number, len(found), one, version)) for number, one in enumerate(found, start=1))
+        or "no alerts, nothing leaves"
+    )
+
+
+def _prompt(number: int, of: int, one: Object, version: str) -> Iterator[str]:
+    yield plain(
+        f"=== alert {number} of {of}: {one['alertname'] or 'without a name'}, {one['fingerprint'] or 'unknown'}"
+    )
+    if not one["messages"]:
+        yield plain(f"nothing leaves: {one['why_nothing']}")
+        return
+    masked = ", ".join(f"{count} {kind}" for kind, count in one["masked"].items())
+    size = f"{one['characters']} characters, about {one['tokens']} tokens"
+    yield f"prompt {version}, {size}, masked: {masked or 'nothing'}"
+    for message in one["messages"]:
+        yield f"\n--- {message['role']}"
+        yield from map(plain, message["content"].rstrip("\n").split("\n"))
+
+
 def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
     enriched = found["mode"] == "enriched"
     yield not found["ready"], "ready", "yes" if found["ready"] else "NO: starting or shutting down"
@@ -87,7 +110,7 @@ def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
     since = found["labelling_since"]
     yield False, "labelling", f"alerts that begin after {_time(since)}" if since else "no: new alerts get no labels"
     yield _labelled_by(found)
-    yield _model(found["model"])
+    yield from _model(found["model"])
     yield from _alertmanager(found["alertmanager"])
     yield from _store(found["store"])
     count, agree = found["replicas"]["count"], found["replicas"]["agree"]
@@ -130,17 +153,42 @@ def _labelled_by(found: Object) -> tuple[bool, str, str]:
         return True, "labels by", "the RULES, until it is known what Alertmanager holds"
     if model["state"] != "ready":
         return True, "labels by", f"the RULES: the model is {model['state']}"
+    if (models := model["models"]) and all(one["breaker"] == "open" for one in models):
+        return True, "labels by", "the RULES: too many calls failed, no model is asked for a while"
     return False, "labels by", "the model, and the rules where it gives no answer in time"
 
 
-def _model(model: Object) -> tuple[bool, str, str]:
+def _model(model: Object) -> Iterator[tuple[bool, str, str]]:
     if not model["enabled"]:
-        return False, "model", "none" if model["state"] != "ready" else "ready"
+        yield False, "model", "none" if model["state"] != "ready" else "ready"
+        return
     outcome = model["last_outcome"]
     facts = [f"{model['name']} is {model['state']}", f"key {model['key']}", f"last call: {outcome or 'none yet'}"]
     if model["why"]:
         facts.append(model["why"])
-    return model["state"] != "ready" or outcome not in {"ok", None, ""}, "model", ", ".join(facts)
+    yield model["state"] != "ready" or outcome not in {"ok", None, ""}, "model", ", ".join(facts)
+    if spent := _spent(model["models"]):
+        yield False, "", f"since the start {spent}"
+    for one in model["models"]:
+        if one["breaker"] != "closed":
+            rests = {"open": "NOT ASKED for a while", "half_open": "NOT ASKED until one call has worked"}
+            reasons = "; ".join(filter(None, [one["why"], one["last_error"]]))
+            yield True, "", f"{one['name']} is {rests[one['breaker']]}: {reasons}"
+
+
+def _spent(models: Sequence[Object]) -> str:
+    """Return what all models together took; empty before the first request."""
+    asked = [one for one in models if one["requests"]]
+    if not asked:
+        return ""
+    spent = f"{sum(one['requests'] for one in asked):,} requests"
+    read, written = (sum(one["tokens"][direction] or 0 for one in asked) for direction in ("input", "output"))
+    if read or written:
+        spent += f", {read:,} tokens in, {written:,} out"
+    prices = [one["cost_usd"] for one in asked if one["cost_usd"] is not None]
+    if prices:
+        spent += f", {'' if len(prices) == len(asked) else 'at least '}{sum(prices):.4f} USD"
+    return spent
 
 
 def _alertmanager(there: Object) -> Iterator[tuple[bool, str, str]]:

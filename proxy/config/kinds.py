@@ -19,7 +19,7 @@ from typing import Annotated, Generic, TypeVar, dataclass_transform
 from urllib.parse import urlsplit
 
 from proxy import durations
-from proxy.matchers import parse_matchers
+from proxy.matchers import Pattern, parse_matchers
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -313,16 +313,43 @@ class MatchersKind(Kind[str]):
         return text
 
 
-class AddedLabelKind(Kind[str]):
-    """The name of a label we add."""
+class PatternKind(Kind[str]):
+    """A regular expression that looks for something in a text, checked and kept as text."""
+
+    name = "regular expression"
+    metavar = "REGEX"
+    want = "want one of RE2, for example cust-[0-9]+"
+
+    def _parse(self, text: str) -> str:
+        try:
+            empty = Pattern(text).search("")
+        except ValueError as exc:
+            raise ValueError(f"{exc}, {self.want}") from None
+        if empty:
+            raise ValueError(f"{text!r} finds the empty text, which is everywhere; {self.want}")
+        return text
+
+
+class LabelNameKind(Kind[str]):
+    """The name of a label."""
 
     name = "label name"
     metavar = "NAME"
-    want = "want for example ai_severity"
+    want = "want for example pod"
 
     def _parse(self, text: str) -> str:
         if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", text):
             raise ValueError(f"bad label name {text!r}, it is made of letters, digits and _; {self.want}")
+        return text
+
+
+class AddedLabelKind(LabelNameKind):
+    """The name of a label we add."""
+
+    want = "want for example ai_severity"
+
+    def _parse(self, text: str) -> str:
+        super()._parse(text)
         if text.startswith("__"):
             raise ValueError(f"{text!r} is a name for Prometheus' own use, {self.want}")
         if text in ("severity", "alertname"):
@@ -378,6 +405,8 @@ StoreUrl = Annotated[str, StoreUrlKind()]
 Replicas = Annotated[int, ReplicasKind()]
 Percent = Annotated[float, PercentKind()]
 Matchers = Annotated[str, MatchersKind()]
+LabelName = Annotated[str, LabelNameKind()]
+Regex = Annotated[str, PatternKind()]
 AddedLabel = Annotated[str, AddedLabelKind()]
 NamePrefix = Annotated[str, NamePrefixKind()]
 

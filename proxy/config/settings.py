@@ -11,6 +11,7 @@ A secret has no flag, and a companion that names a file with it: `api_key` bring
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -23,10 +24,12 @@ from proxy.config.kinds import (
     Between,
     Duration,
     FileKind,
+    LabelName,
     Listen,
     Matchers,
     NamePrefix,
     Percent,
+    Regex,
     Replicas,
     Secret,
     SecretKind,
@@ -35,8 +38,9 @@ from proxy.config.kinds import (
     Url,
     setting,
 )
+from proxy.config.models import Model, ModelName
 from proxy.durations import format_duration
-from proxy.policy import CanaryBy, Mode, SeverityFloor
+from proxy.policy import PER_OBJECT, CanaryBy, MinConfidence, Mode, SeverityFloor
 
 
 class LogLevel(StrEnum):
@@ -169,7 +173,7 @@ class Storage(Section):
     """Files of the proxy's own."""
 
     path: Annotated[Path, FileKind()] = setting(
-        default=Path("data"), description="Directory of the SQLite file. It is made if it is missing."
+        default=Path("data"), description="Directory of the SQLite files. It is made if it is missing."
     )
 
 
@@ -178,7 +182,8 @@ class Store(Section):
 
     url: StoreUrl = setting(
         default="sqlite:",
-        description="`sqlite:` is `decisions.db` in `storage.path`, `sqlite:PATH` another file. For several proxies: "
+        description="`sqlite:` is `decisions.db` in `storage.path`, `sqlite:PATH` another file; the class cache is in "
+        "`verdicts.db` beside it. For several proxies: "
         "`redis://HOST:PORT/DB`, `redis+sentinel://HOST:PORT,…/MASTER/DB` or `redis+cluster://HOST:PORT,…`, "
         "each with `rediss` for TLS and `?ssl_ca_certs=FILE` for a CA of your own. `memory:` remembers "
         "nothing over a restart.",
@@ -201,6 +206,55 @@ class Store(Section):
         default=200_000,
         description="How many alerts may live at once that something is known about, 1 kB of memory each. Beyond "
         "it new alerts go bare.",
+    )
+
+
+class Redact(Section):
+    """What is masked in that which leaves: [the whole list](prompt.md#masked)."""
+
+    enabled: bool = setting(
+        default=True,
+        description="Whether secrets and addresses leave as placeholders, such as `SECRET_1` and `IP_1`. If not, all "
+        "that is shown leaves as it is.",
+    )
+    patterns: tuple[Regex, ...] = setting(
+        default=(),
+        description="What else is masked. Of an expression with a group only what the first group holds: "
+        r"`customer=(\w+)`.",
+    )
+    hosts: bool = setting(default=False, description="Whether host names (`db-7.eu.example.com`) are masked, too.")
+
+
+class CircuitBreaker(Section):
+    """When a model is not asked for a while because it fails, each of `llm.fallbacks` by itself. Meanwhile the next one
+    is asked, or the rules decide at once. Failures are: no connection, no answer in time, rate limits, errors of the
+    provider, and refusals. Refused alerts of one name count once, so that a content filter stops one alert and a
+    wrong key all."""
+
+    enabled: bool = setting(default=True, description="Whether failures ever stop it. If not, every call is tried.")
+    max_failures: Annotated[int, Between(1, 1000)] = setting(
+        default=5,
+        description="Failures in a row that stop it. More than `llm.concurrency`, so that the calls of one moment, "
+        "lost together, do not; with 4 calls of 30s at once a provider that hangs is found out after a minute at most.",
+    )
+    failure_rate: Annotated[int, Between(1, 100)] = setting(
+        default=50, description="Share of the last calls, in percent, that stops it when they fail, in a row or not."
+    )
+    slow_rate: Annotated[int, Between(1, 100)] = setting(
+        default=80, description="Share of the last calls, in percent, that stops it when they are slow."
+    )
+    slow_call: Duration | None = setting(
+        default=None,
+        description="A call that takes longer is slow, even if it succeeds. Without it none is: text that comes after "
+        "`enrichment.budget` is still worth having, and a local model that needs 10s would be shut off, or its alerts "
+        "go to the next model, which may be somebody else's. Where the next one is faster the budget is a good value.",
+    )
+    min_calls: Annotated[int, Between(1, 1000)] = setting(
+        default=10, description="Calls before there are shares. The last calls are twice as many."
+    )
+    reset_timeout: Duration = setting(
+        default=timedelta(seconds=30),
+        description="How long it is not asked. Then one call tries; if it fails, or is slow, twice as long, up to 5m.",
     )
 
 
@@ -230,6 +284,16 @@ class Llm(Section):
         "all the same.",
     )
     cache_ttl: Duration = setting(default=timedelta(hours=24), description="How long the answer for a class is used.")
+    object_labels: tuple[LabelName, ...] = setting(
+        default=PER_OBJECT,
+        description="Labels that only tell one object from the next of its kind. Alerts that differ in nothing else "
+        "are of one class.",
+    )
+    min_confidence: MinConfidence = setting(
+        default=MinConfidence.LOW,
+        description="How sure a model must be of its answer, in its own words, for its labels to be used. Below, the "
+        "labels are the rules', and the text is the model's all the same.",
+    )
     enable_fallback: bool = setting(
         default=True,
         description="Whether the rules decide when the model has no answer within the budget. If not, such an alert "
@@ -237,6 +301,41 @@ class Llm(Section):
     )
     concurrency: Annotated[int, Between(1, 64)] = setting(default=4, description="How many calls run at once.")
     max_tokens: Annotated[int, Between(50, 4000)] = setting(default=400, description="The longest answer, in tokens.")
+    labels: tuple[str, ...] = setting(
+        default=("*",), description="Names of the labels that the model is shown. `*`: all of them."
+    )
+    annotations: tuple[str, ...] = setting(
+        default=("summary", "description", "message", "title"),
+        description="Names of the annotations that the model is shown. `*`: all of them.",
+    )
+    prompt_file: Annotated[Path | None, FileKind()] = setting(
+        default=None,
+        description="A template of your own for what the model is told and shown.",
+    )
+    stream: bool = setting(
+        default=True,
+        description="Whether answers are read while they are written, so that labels do not wait for the text. "
+        "Switches itself off for a model whose streams cannot be read twice in a row.",
+    )
+    fallbacks: tuple[Model, ...] = setting(
+        default=(),
+        description="Models that are asked in this order when those before fail or are being left alone, each as "
+        "`PROVIDER/MODEL` or `PROVIDER/MODEL@BASE_URL`. All share `llm.timeout`: with one fallback a model "
+        "that hangs is given up after half of it. One of `llm.provider` gets `llm.api_key`, and `llm.base_url` if it "
+        "names no other address. The key of another provider comes from the variable that LiteLLM reads for it: "
+        "`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`, …; an `openai/…@BASE_URL` then gets no key. Alerts "
+        "go to all of these.",
+    )
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    redact: Redact = Redact()
+
+    @property
+    def models(self) -> tuple[ModelName, ...]:
+        """All models, in the order in which they are asked; where a fallback gets its address from is settled."""
+        first = ModelName(self.provider, self.model, self.base_url)
+        # One that shares the key shares the address too: a key for a server of one's own is not for the provider.
+        inherited = {self.provider: self.base_url}
+        return first, *(replace(one, base_url=one.base_url or inherited.get(one.provider)) for one in self.fallbacks)
 
 
 class Log(Section):
@@ -298,6 +397,12 @@ class Settings(Section):
                 f"{self.enrichment.severity_label!r}, give them different names",
             )
 
+        models = self.llm.models
+        for twice in sorted({str(one) for n, one in enumerate(models) if one in models[:n]}):
+            yield Remark(
+                ("llm.fallbacks", "llm.model"), f"{twice} would be asked twice, leave it out of llm.fallbacks once"
+            )
+
     def cautions(self) -> Iterator[Remark]:
         """Yield what is allowed and yet worth a warning."""
         timeout = self.alertmanager.timeout
@@ -319,4 +424,11 @@ class Settings(Section):
                 ("alertmanager.replicas", "store.url"),
                 f"alertmanager.replicas is {self.alertmanager.replicas}, and store.url ({self.store.url}) is not "
                 "shared: all labels will be the rules', and the mode cannot be switched at run time; want redis://…",
+            )
+        slow = self.llm.circuit_breaker.slow_call
+        if slow is not None and slow >= self.llm.timeout:
+            yield Remark(
+                ("llm.circuit_breaker.slow_call", "llm.timeout"),
+                f"llm.circuit_breaker.slow_call ({format_duration(slow)}) is not shorter than llm.timeout "
+                f"({format_duration(self.llm.timeout)}): no call will be slow",
             )

@@ -102,7 +102,8 @@ class Names:
             self._name("confidence"): verdict.confidence.value,
             self._name("summary"): verdict.summary,
             self._name("recommendations"): " ".join(f"{n}. {r}" for n, r in enumerate(verdict.recommendations, 1)),
-            self._name("model"): verdict.model,
+            # Of the text: labels that came before it have none yet.
+            self._name("model"): verdict.model if verdict.summary or verdict.recommendations else "",
         }
         return {name: value for name, value in text.items() if value}
 

@@ -120,7 +120,7 @@ class Keeper:
                 self._living.not_kept([kept])
                 self._reach.lost(exc)
             except Exception:
-                log.exception("a bug: a decision is not kept", alert=kept.original)
+                log.exception("a bug: a decision is not kept", identity=kept.decision.identity.hex())
 
     async def claim(self, mine: Sequence[Kept]) -> None:
         """Have the store keep `mine`, and go by what it holds in their place. Raises StoreError."""

@@ -24,7 +24,8 @@ from zipfile import ZipFile
 import aiohttp
 
 from proxy.alert import Alert
-from proxy.classification import answers, prompts
+from proxy.classification import answers
+from proxy.classification.prompts import Prompts
 from proxy.demo.children import Child, DemoError
 from proxy.demo.programs import HOST, find
 
@@ -62,7 +63,7 @@ class LocalModel:
         alert = Alert(labels={"alertname": "WarmUp", "severity": "info"})
         question = {
             "model": self.name,
-            "messages": prompts.messages(alert),
+            "messages": Prompts().render(alert).messages,
             "format": answers.SCHEMA,
             "stream": False,
             "options": {"num_predict": 16},

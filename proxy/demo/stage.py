@@ -32,7 +32,9 @@ _ANSWER_WITHIN: Final = 5.0
 _POLL: Final = 0.1
 _GRACE: Final = 3.0
 """What Prometheus and Alertmanager have stored is thrown away, so that it does no harm to kill them."""
-_PROXY_GRACE: Final = 5.0
+_PROXY_GRACE: Final = 12.0
+"""It answers what has come in first, and with the local model a POST waits for up to 8 s. Killed before that, it would
+leave its worker behind for some seconds."""
 
 Say = Callable[[str], None]
 

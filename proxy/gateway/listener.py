@@ -35,6 +35,7 @@ class DataListener:
     """Answers every request with Alertmanager's answer.
 
     `prepare_within` bounds, in seconds, what the pipeline may take: a bare alert is worth more than a late one.
+    `on_added` hears by how many seconds a POST that was read to its end is forwarded later than without a proxy.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class DataListener:
         prepare_within: float,
         on_post: Callable[[int], None],
         on_fault: Callable[[str], None],
+        on_added: Callable[[float], None] = lambda _: None,
         reposter: Reposter | None = None,
         body_limit: int = BODY_LIMIT,
     ) -> None:
@@ -53,6 +55,7 @@ class DataListener:
         self._prepare_within = prepare_within
         self._on_post = on_post
         self._on_fault = on_fault
+        self._on_added = on_added
         self._reposter = reposter
         self._body_limit = body_limit
         self._in_flight = 0
@@ -107,10 +110,11 @@ class DataListener:
             if self._reposter is not None:
                 self._reposter.forget()
             return await self._forwarder.stream(request, prefix=body)
-        deadline = self._forwarder.deadline()
+        whole_at, deadline = asyncio.get_running_loop().time(), self._forwarder.deadline()
         prepared = await self._prepare(request, body)
         async with self._passing(prepared, request) as answered:
             begun = asyncio.get_running_loop().time()
+            self._on_added(begun - whole_at)
             answer = await self._forwarder.post_alerts(request, prepared.body, deadline)
             answered(answer.status, asyncio.get_running_loop().time() - begun)
             if 400 <= answer.status < 500 and prepared.without_annotations is not None:

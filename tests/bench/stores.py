@@ -1,4 +1,5 @@
-"""What the stores cost: a claim and a get of 64 decisions, and loading 100,000 while others want the event loop.
+"""What the stores cost: a claim and a get of 64 decisions, loading 100,000 while others want the event loop, and a hit
+in each tier of the class cache, of one class and of 64 at once.
 
 .venv/bin/python tests/bench/stores.py      prints medians and ratios to memory; nothing is asserted, machines differ
 """
@@ -16,13 +17,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from cachetools import TTLCache
 from kept import kept
 from redis_servers import redis_cluster, redis_server
+from verdicts import a_class, a_verdict
 
+from proxy.classification.classes import ClassKey
+from proxy.classification.classification import Classification
+from proxy.classification.stores.redis import RedisVerdicts
+from proxy.classification.stores.sqlite import SqliteVerdicts
+from proxy.classification.verdicts import VerdictStore
 from proxy.decisions.store import DecisionStore, Kept
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.decisions.stores.redis import RedisStore
 from proxy.decisions.stores.sqlite import SqliteStore
+from proxy.storage.topology import topology
 
 ROUNDS = 50
 BATCH = 64
@@ -91,6 +100,24 @@ async def measure(name: str, store: DecisionStore, to: dict[str, float]) -> None
         print(f"{name:14s} {what:12s} {seconds * 1000:8.2f} ms   x {seconds / to.setdefault(what, seconds):.0f}")
 
 
+async def measure_hits(name: str, tier: VerdictStore | None, to: dict[str, float]) -> None:
+    """Measure what it takes to find verdicts; without a `tier`, in the memory of the process."""
+    classes = [a_class(f"{n}") for n in range(BATCH)]
+    memory: TTLCache[ClassKey, Classification] = TTLCache(10_000, 3600)
+    for one in classes:
+        memory[one] = a_verdict()
+        if tier is not None:
+            await tier.put(one, a_verdict(), 3600)
+
+    async def find(wanted: list[ClassKey]) -> None:
+        found = [memory[key] for key in wanted] if tier is None else await tier.get(wanted)
+        assert len(found) == len(wanted)
+
+    for what, wanted in {"hit": classes[:1], "64 hits": classes}.items():
+        seconds = await median(lambda _, wanted=wanted: find(wanted))
+        print(f"{name:14s} {what:12s} {seconds * 1000:8.3f} ms   x {seconds / to.setdefault(what, seconds):.0f}")
+
+
 async def fill(store: DecisionStore) -> None:
     for n in range(0, MANY, 1000):
         await store.claim(decisions(1000, n))
@@ -131,5 +158,16 @@ async def main() -> None:
                     print(f"{name:14s} memory {used / MANY:6.0f} bytes a decision")
 
 
+async def tiers() -> None:
+    with tempfile.TemporaryDirectory() as home, redis_server(Path(home)) as server:
+        memory: dict[str, float] = {}
+        await measure_hits("memory", None, memory)
+        async with SqliteVerdicts(Path(home, "verdicts.db"), timeout=10) as sqlite:
+            await measure_hits("sqlite", sqlite, memory)
+        async with RedisVerdicts(topology(server.url), timeout=10) as redis:
+            await measure_hits("redis", redis, memory)
+
+
 if __name__ == "__main__":
     asyncio.run(main())
+    asyncio.run(tiers())

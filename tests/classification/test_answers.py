@@ -49,7 +49,13 @@ def test_a_verdict_is_found(text: str):
         pytest.param("The disk is full.", id="prose"),
         pytest.param("[]", id="a list"),
         pytest.param("{}", id="an empty object"),
-        pytest.param(good()[:-1], id="an object that breaks off"),
+        pytest.param(
+            '{"severity":"info","category":"other","confidence":"lo', id="an object that breaks off too early"
+        ),
+        pytest.param(good()[:-1] + ',"score":1e}', id="an object broken in the middle"),
+        pytest.param(good()[:-1] + ',"score":x}', id="a member that is no JSON"),
+        pytest.param(good()[:-1] + ",}", id="a comma too many"),
+        pytest.param(good()[:-1] + "]", id="an object that ends as a list"),
         pytest.param(good(severity="urgent"), id="unknown severity"),
         pytest.param(good(category="disk"), id="unknown category"),
         pytest.param(good(confidence=0.9), id="confidence as a number"),
@@ -74,6 +80,64 @@ def test_what_is_no_verdict_is_refused(text: str):
         answers.parse(text, "gpt-4o")
     assert time.perf_counter() - began < 2
     assert "urgent" not in str(refused.value)  # never the model's words
+
+
+WHOLE = good(summary='Fu{ll} \\ "now".', recommendations=["One.", "Two, [three]."], score=7)
+
+
+@pytest.mark.parametrize("end", ["", " \n"])
+@pytest.mark.parametrize("around", ["", "Sure: ", "I use {curly} braces. "])
+def test_an_answer_that_breaks_off_keeps_what_had_arrived(around: str, end: str):
+    whole = answers.parse(WHOLE, "m")
+    labels = len(good()) - 1
+    for length in range(labels, len(WHOLE)):
+        found = answers.parse(around + WHOLE[:length] + end, "m")
+        assert (found.severity, found.category, found.confidence) == (whole.severity, whole.category, whole.confidence)
+        assert found.summary in ("", whole.summary)
+        assert found.recommendations in ((), whole.recommendations)
+    assert answers.parse(around + WHOLE[: WHOLE.index("score")], "m") == whole
+
+
+@pytest.mark.parametrize("around", ["", "Sure: ", "```json\n", "I use {curly} braces. "])
+def test_labels_are_known_as_soon_as_the_last_of_them_has_arrived(around: str):
+    there = WHOLE.index('"high"') + len('"high"')
+    for length in range(len(WHOLE) + 1):
+        found = answers.labels(around + WHOLE[:length], "m")
+        expected = Classification(Severity.WARNING, Category.STORAGE, Confidence.HIGH, Source.LLM, model="m")
+        assert found == (expected if length >= there else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"severity":"urgent","category":"other","confidence":"low"', id="an unknown label"),
+        pytest.param('{"example":' + good() + ",", id="an object within another"),
+        pytest.param('{"a":' + "9" * 5000 + "," + good()[1:], id="a number of too many digits before them"),
+        pytest.param('{"a":NaN,' + good()[1:], id="NaN before them"),
+        pytest.param('{"a":' * 5000, id="nesting without end"),
+        pytest.param(" " * answers.EARLY_LIMIT + good(), id="labels that come late"),
+    ],
+)
+def test_what_is_no_label_is_not_told(text: str):
+    assert answers.labels(text, "m") is None
+
+
+def test_a_number_may_go_on():
+    assert answers.leading('{"a": 1, "b": 2') == {"a": 1}
+
+
+@given(st.dictionaries(st.text(), SCALARS | st.lists(SCALARS)), st.data())
+def test_what_has_arrived_is_a_part_of_the_whole(whole: dict[str, object], data: st.DataObject):
+    text = json.dumps(whole, allow_nan=False) if _finite(whole) else "{}"
+    arrived = answers.leading(text[: data.draw(st.integers(0, len(text)))])
+    assert json.dumps(list((arrived or {}).items())) == json.dumps(list(json.loads(text).items())[: len(arrived or {})])
+
+
+def _finite(value: object) -> bool:
+    with contextlib.suppress(ValueError):
+        json.dumps(value, allow_nan=False)
+        return True
+    return False
 
 
 @given(st.text())
@@ -103,7 +167,27 @@ def test_any_members_are_a_verdict_or_refused(value: object):
         pytest.param("<b>Full</b> <script src=x>disk</script>", "Full disk", id="tags go"),
         pytest.param("<<b>script>x", "< script>x", id="a tag within a tag is none after"),
         pytest.param("[[a](b)](https://evil.example)", "a", id="a link within a link goes"),
-        pytest.param("a\x00b\x1b[31mred\r\nline\u202e", "a b [31mred line", id="control characters go"),
+        pytest.param("a\x00b\x1b[31mred\r\nline\u202e", "a b red line", id="control characters go"),
+        pytest.param("\x1b]8;;https://evil.example\x07Disk\x1b]8;;\x07 full", "Disk full", id="a terminal's link goes"),
+        pytest.param("Full \x1b[31m\x1b[5mnow\x1b[0m", "Full now", id="a terminal's colours go"),
+        pytest.param("Read evil.example/path?x=1 now", "Read now", id="a host with a path goes"),
+        pytest.param("Read evil.example:8080/x now", "Read now", id="a host with a port and a path goes"),
+        pytest.param("Visit evil.com. Now", "Visit Now", id="a name that chats make a link of goes"),
+        pytest.param("Visit evil.com(now)", "Visit (now)", id="and with a bracket behind it"),
+        pytest.param("Visit evil\u3002com now", "Visit now", id="and with another full stop"),
+        pytest.param("Write to ops@evil.example now", "Write to now", id="a mail address goes"),
+        pytest.param("Call tel:+1900555 now", "Call now", id="a telephone's address goes"),
+        pytest.param("Full &lt;!channel&gt; now", "Full now", id="what stands for a tag goes"),
+        pytest.param("&amp;lt;b&amp;gt;Full", "Full", id="what stands for what stands for a tag goes"),
+        pytest.param("https&colon;//evil.example now", "now", id="what stands for an address goes"),
+        pytest.param("Fu\u200bll\u2066 \u2069now\ufeff", "Fu ll now", id="what is there and not seen goes"),
+        pytest.param("!\u200b[img](https://evil.example/x)", "! img", id="an image in pieces is none after"),
+        pytest.param(
+            "Check config.yaml, deploy.sh, v1.2.3, e.g. /var/log/app.log/x",
+            "Check config.yaml, deploy.sh, v1.2.3, e.g. /var/log/app.log/x",
+            id="files and versions stay",
+        ),
+        pytest.param("IP_1:9100 and EMAIL_1", "IP_1:9100 and EMAIL_1", id="placeholders stay"),
         pytest.param("x" * 500, "x" * 159 + "…", id="long text is cut"),
     ],
 )

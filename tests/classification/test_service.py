@@ -6,9 +6,11 @@ from fakes import FakeModel, Observer, an_alert, verdict
 
 from proxy.alert import Alert
 from proxy.classification.allowance import WaitingAllowance
+from proxy.classification.cache import ClassCache
+from proxy.classification.classes import class_key
 from proxy.classification.classification import Category, Classification, Severity, Source
 from proxy.classification.rules import Rules
-from proxy.classification.service import ClassificationService, class_key
+from proxy.classification.service import ClassificationService
 from proxy.errors import ClassifierRejected, ClassifierTimeout
 from proxy.policy import SeverityFloor
 
@@ -27,7 +29,7 @@ async def service_with(observer):
             rules=Rules.shipped(),
             model=model,
             salt="fake/1",
-            cache={} if cache else None,
+            cache=ClassCache(3600) if cache else None,
             allowance=WaitingAllowance(capacity),
             observer=observer,
             **options,
@@ -71,7 +73,7 @@ async def test_without_a_cache_the_model_is_asked_each_time(service_with):
 async def test_alerts_of_one_class_share_a_call(service_with):
     model = FakeModel()
     found = await service_with(model).classify([an_alert(pod=f"p-{n}") for n in range(64)], 1)
-    assert len(model.asked) == 1
+    assert [alert.labels["pod"] for alert in model.asked] == ["p-0"]
     assert {f.now.source for f in found} == {Source.LLM}
 
 

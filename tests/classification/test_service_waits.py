@@ -7,6 +7,7 @@ from fakes import FakeModel, Observer, an_alert, verdict
 from simulated import Time
 
 from proxy.classification.allowance import REFILL, WaitingAllowance
+from proxy.classification.cache import ClassCache
 from proxy.classification.classification import Severity, Source
 from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService
@@ -36,7 +37,7 @@ async def service_with(allowance, observer, time):
             rules=Rules.shipped(),
             model=model,
             salt="fake/1",
-            cache={},
+            cache=ClassCache(3600),
             allowance=allowance,
             observer=observer,
             monotonic=lambda: time.monotonic,

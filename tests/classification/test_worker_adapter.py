@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,8 +17,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what LiteLLM's hundred imports warn of is not ours to mend
     from proxy.classification.worker import litellm_adapter as adapter
 
+from proxy.classification.usage import Usage
 from proxy.classification.worker.asking import CompletionFailed
-from proxy.classification.worker.protocol import Configure
+from proxy.classification.worker.protocol import Model
 from proxy.errors import (
     ClassifierError,
     ClassifierInvalidAnswer,
@@ -31,6 +33,8 @@ from proxy.errors import (
 litellm = adapter.litellm  # not imported here: the adapter sets its environment first
 EX = adapter.theirs
 SECRET = "sk-secret"
+SESSION: Any = None
+"""Of aiohttp; none is opened."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 EXPECTED: dict[type[Exception], type[ClassifierError]] = {
@@ -56,6 +60,21 @@ EXPECTED: dict[type[Exception], type[ClassifierError]] = {
     EX.OpenAIError: ClassifierRejected,
     EX.BudgetExceededError: ClassifierRejected,
     EX.JSONSchemaValidationError: ClassifierInvalidAnswer,
+    EX.ImageFetchError: ClassifierRejected,
+    EX.VectorStoreSearchError: ClassifierRejected,
+    EX.InvalidRequestError: ClassifierRejected,
+    EX.LiteLLMUnknownProvider: ClassifierRejected,
+    EX.MockException: ClassifierRejected,
+    EX.ModelNotMappedError: ClassifierRejected,
+    EX.GuardrailRaisedException: ClassifierRejected,
+    EX.BlockedPiiEntityError: ClassifierRejected,
+    EX.ModifyResponseException: ClassifierRejected,
+    EX.SensitiveDataRouteException: ClassifierRejected,
+}
+PUBLIC = {
+    thing
+    for name, thing in vars(EX).items()
+    if not name.startswith("_") and isinstance(thing, type) and issubclass(thing, Exception)
 }
 
 
@@ -75,16 +94,20 @@ def translated(exc: Exception) -> CompletionFailed:
     return ours.value
 
 
-@pytest.mark.parametrize("theirs", litellm.LITELLM_EXCEPTION_TYPES, ids=lambda t: f"{t.__module__}.{t.__name__}")
+@pytest.mark.parametrize(
+    "theirs",
+    sorted(PUBLIC | set(litellm.LITELLM_EXCEPTION_TYPES), key=lambda theirs: theirs.__name__),
+    ids=lambda theirs: theirs.__name__,
+)
 def test_every_litellm_error_becomes_ours(theirs: type[Exception]):
-    expected = next(ours for kind, ours in EXPECTED.items() if theirs.__name__ == kind.__name__)
     status = 500 if theirs is EX.APIError else None
-    assert type(translated(raised(theirs, status=status)).error) is expected
+    assert type(translated(raised(theirs, status=status)).error) is EXPECTED[theirs]
 
 
 @pytest.mark.parametrize(
     ("exc", "ours"),
     [
+        pytest.param(raised(EX.APIError, status=200), ClassifierUnavailable, id="an answer that is no model's"),
         pytest.param(raised(EX.APIError, status=403), ClassifierRejected, id="APIError below 500"),
         pytest.param(raised(EX.BadRequestError, status=422), ClassifierUnavailable, id="Gemini's bad JSON"),
         pytest.param(raised(EX.MidStreamFallbackError), ClassifierUnavailable, id="a stream that breaks off"),
@@ -94,6 +117,33 @@ def test_every_litellm_error_becomes_ours(theirs: type[Exception]):
 )
 def test_what_the_status_decides(exc: Exception, ours: type[ClassifierError]):
     assert type(translated(exc).error) is ours
+
+
+def test_what_breaks_a_stream_counts_as_itself():
+    wrapped = raised(EX.MidStreamFallbackError, status=503)
+    wrapped.original_exception = raised(EX.RateLimitError, status=429, headers={"Retry-After": "7"})
+    failed = translated(wrapped)
+    assert type(failed.error) is ClassifierRateLimited
+    assert (str(failed.error), failed.retry_after) == ("RateLimitError 429", 7)
+
+
+def priced(model: adapter.LiteLLM, prompt: object, completion: object) -> Usage:
+    counted = litellm.Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
+    counted.prompt_tokens, counted.completion_tokens = prompt, completion
+    return model._usage(counted)
+
+
+@pytest.mark.parametrize("prompt", [0, None, -1, True, "480"])
+def test_what_is_no_count_of_tokens_is_none(prompt: object):
+    assert priced(model(), prompt, 90) == Usage()
+
+
+def test_a_model_of_no_known_price_counts_tokens():
+    assert priced(model(), 480, 90) == Usage(0, 480, 90, None)
+
+
+def test_nobody_is_asked_for_the_price_of_an_ollama():
+    assert priced(model("ollama"), 480, 90) == Usage(0, 480, 90, 0)
 
 
 @pytest.mark.parametrize("theirs", [*litellm.LITELLM_EXCEPTION_TYPES, ValueError], ids=lambda t: t.__name__)
@@ -118,8 +168,8 @@ def test_their_messages_stay_behind(theirs: type[Exception]):
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, Exception) else str(v),
 )
-def test_which_refusals_may_be_about_the_schema(exc: Exception, refused: bool):
-    assert translated(exc).schema_refused is refused
+def test_which_refusals_may_be_about_the_form(exc: Exception, refused: bool):
+    assert translated(exc).form_refused is refused
 
 
 @pytest.mark.parametrize(
@@ -143,68 +193,8 @@ def test_retry_after_is_understood(headers: dict[str, str], seconds: float | Non
     assert adapter._retry_after(elsewhere, NOW) == seconds
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "name"),
-    [
-        ("openai", "gpt-4o", "openai/gpt-4o"),
-        ("openai", "openai/gpt-4o", "openai/gpt-4o"),
-        ("openai", "openai/openai/gpt-oss-20b", "openai/openai/gpt-oss-20b"),
-        ("anthropic", "claude-haiku-4-5", "anthropic/claude-haiku-4-5"),
-        ("gemini", "gemini-2.5-flash", "gemini/gemini-2.5-flash"),
-        ("ollama", "llama3.2", "ollama_chat/llama3.2"),
-        ("ollama", "ollama/llama3.2", "ollama_chat/llama3.2"),
-        ("ollama", "ollama_chat/llama3.2", "ollama_chat/llama3.2"),
-        ("openrouter", "openai/gpt-4o", "openrouter/openai/gpt-4o"),
-        ("mistral", "mistral-small", "mistral/mistral-small"),
-    ],
-)
-def test_the_name_of_a_model(provider: str, model: str, name: str):
-    assert adapter.model_name(provider, model) == name
-
-
-@pytest.mark.parametrize(
-    ("provider", "url", "base"),
-    [
-        ("openai", None, None),
-        ("openai", "", None),
-        ("openai", "http://h:1", "http://h:1/v1"),
-        ("openai", "http://h:1/", "http://h:1/v1"),
-        ("openai", "http://h:1/v1/", "http://h:1/v1"),
-        ("openai", "http://h:1/llm", "http://h:1/llm"),
-        ("gemini", "http://h:1", "http://h:1/v1beta"),
-        ("gemini", "http://h:1/v1beta", "http://h:1/v1beta"),
-        ("anthropic", "http://h:1", "http://h:1"),
-        ("anthropic", "http://h:1/v1/", "http://h:1"),
-        ("anthropic", "http://h:1/claude/v1", "http://h:1/claude"),
-        ("ollama", "http://h:1", "http://h:1"),
-        ("ollama", "http://h:1/v1", "http://h:1"),
-        ("ollama", "http://h:1/api/", "http://h:1"),
-        ("mistral", "http://h:1/x/", "http://h:1/x"),
-    ],
-)
-def test_the_base_of_a_provider(provider: str, url: str | None, base: str | None):
-    assert adapter.api_base(provider, url) == base
-
-
-@pytest.mark.parametrize(
-    ("provider", "model", "effort"),
-    [
-        ("ollama", "qwen3", "none"),
-        ("gemini", "gemini-2.5-flash", "none"),
-        ("gemini", "gemini-2.5-pro", None),
-        ("openai", "gpt-5-mini", "minimal"),
-        ("openai", "gpt-5-nano-2025-08-07", "minimal"),
-        ("openai", "gpt-5.1", None),
-        ("openai", "gpt-4o", None),
-        ("anthropic", "claude-haiku-4-5", None),
-    ],
-)
-def test_how_much_a_model_thinks(provider: str, model: str, effort: str | None):
-    assert adapter.reasoning_effort(provider, model) == effort
-
-
 def model(provider: str = "openai", base_url: str | None = None, api_key: str = "") -> adapter.LiteLLM:
-    return adapter.LiteLLM(Configure(provider, "m", api_key, base_url, 3, 300))
+    return adapter.LiteLLM(Model(provider, "m", api_key, base_url), 300, SESSION)
 
 
 def test_an_unknown_provider_is_unusable():
@@ -240,14 +230,18 @@ def test_nothing_but_the_provider_is_asked_and_no_env_file_read(tmp_path: Path):
             raise OSError("no network here")
         socket.getaddrinfo = socket.socket.connect = refuse
         from proxy.classification.worker import litellm_adapter as adapter
-        from proxy.classification.worker.protocol import Configure
-        from proxy.classification.worker.asking import CompletionFailed
+        from proxy.classification.worker.protocol import Model
+        from proxy.classification.worker.asking import CompletionFailed, Form
         async def call():
-            model = adapter.LiteLLM(Configure("anthropic", "claude-haiku-4-5", "sk", None, 3, 300))
-            loaded = list(asked)
-            with suppress(CompletionFailed):
-                await model([{"role": "user", "content": "?"}], schema=True, seconds=5)
-            await model.close()
+            async with adapter.connections() as session:
+                models = [
+                    adapter.LiteLLM(Model("anthropic", "claude-haiku-4-5", "sk", None), 300, session),
+                    adapter.LiteLLM(Model("ollama", "llama3.2", "", "http://ollama.example:11434"), 300, session),
+                ]
+                loaded = list(asked)
+                for model in models:
+                    with suppress(CompletionFailed):
+                        await model([{"role": "user", "content": "?"}], form=Form.SCHEMA, seconds=5, heard=None)
             return loaded
         loaded = asyncio.run(call())
         print(json.dumps([loaded, asked, os.environ.get("OPENAI_API_KEY"), adapter.VERSION]))
@@ -257,6 +251,6 @@ def test_nothing_but_the_provider_is_asked_and_no_env_file_read(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, check=True)
     loaded, asked, key, version = json.loads(done.stdout)
     assert loaded == []
-    assert set(asked) == {"api.anthropic.com"}
+    assert set(asked) == {"api.anthropic.com", "ollama.example"}
     assert key is None
     assert version == adapter.VERSION

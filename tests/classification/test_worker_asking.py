@@ -3,12 +3,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from proxy.classification.classification import Severity
+from proxy.classification import answers
+from proxy.classification.classification import Classification, Severity
+from proxy.classification.usage import Usage
 from proxy.classification.worker import asking
-from proxy.classification.worker.asking import Asker, CompletionFailed, Messages
+from proxy.classification.worker.asking import Asker, Completion, CompletionFailed, Form, Messages, Reply, Tally
 from proxy.errors import (
     ClassifierError,
     ClassifierInvalidAnswer,
@@ -22,29 +27,44 @@ CHAT = [{"role": "user", "content": "?"}]
 GOOD = json.dumps({"severity": "info", "category": "other", "confidence": "low"})
 PASSING = CompletionFailed(ClassifierUnavailable("InternalServerError 500"), retry_after=0)
 FINAL = CompletionFailed(ClassifierRejected("AuthenticationError 401"))
-NO_SCHEMA = CompletionFailed(ClassifierRejected("BadRequestError 400"), schema_refused=True)
+REFUSED = CompletionFailed(ClassifierRejected("BadRequestError 400"), form_refused=True)
+BROKEN = CompletionFailed(ClassifierUnavailable("an empty stream"), retry_after=0, stream_broken=True)
+USAGE = Usage(0, 480, 90, 0.002)
+PIECES = [GOOD[:-1], ', "summary": "Fu', 'll."}']
+LABELS = answers.parse(GOOD, "gpt-4o")
+
+
+Said = str | CompletionFailed | Sequence[str | CompletionFailed]
 
 
 class FakeCompletion:
-    """Says or raises one thing after the other, and remembers what it was asked."""
+    """Says or raises one thing after the other, and remembers what it was asked; a list is said piece by piece."""
 
-    def __init__(self, *said: str | CompletionFailed) -> None:
+    def __init__(self, *said: Said) -> None:
         self._said = iter(said)
         self.chats: list[Messages] = []
-        self.schemas: list[bool] = []
+        self.forms: list[Form] = []
+        self.streamed: list[bool] = []
 
-    async def __call__(self, messages: Messages, *, schema: bool, seconds: float) -> str:
+    async def __call__(
+        self, messages: Messages, *, form: Form, seconds: float, heard: Callable[[str], None] | None
+    ) -> Reply:
         self.chats.append(messages)
-        self.schemas.append(schema)
+        self.forms.append(form)
+        self.streamed.append(heard is not None)
         assert seconds > 0
-        said = next(self._said)
-        if isinstance(said, CompletionFailed):
-            raise said
-        return said
+        said, text = next(self._said), ""
+        for piece in [said] if isinstance(said, str | CompletionFailed) else said:
+            if isinstance(piece, CompletionFailed):
+                raise piece
+            text += piece
+            if heard:
+                heard(text)
+        return Reply(text, USAGE)
 
 
-def asker(completion: FakeCompletion, max_retries: int = 3) -> Asker:
-    return Asker(completion, model="gpt-4o", max_retries=max_retries)
+def asker(completion: Completion, max_retries: int = 3, **options: Any) -> Asker:
+    return Asker(completion, model="gpt-4o", max_retries=max_retries, **options)
 
 
 async def test_the_verdict_carries_the_model():
@@ -105,41 +125,126 @@ async def test_waits_are_spread(monkeypatch):
 async def test_one_deadline_bounds_the_whole_call():
     calls = itertools.count()
 
-    async def slow(messages: Messages, *, schema: bool, seconds: float) -> str:
+    async def slow(messages: Messages, *, form: Form, seconds: float, heard: object) -> Reply:
         next(calls)
         await asyncio.sleep(0.1)
         raise PASSING
 
     with pytest.raises(ClassifierError):
         async with asyncio.timeout(1):
-            await Asker(slow, model="m", max_retries=1000).ask(CHAT, 0.35)
-    assert next(calls) == 4
+            await asker(slow, 1000).ask(CHAT, 0.35)
+    assert 2 <= next(calls) <= 4  # a busy machine gets to fewer
 
 
 async def test_silence_ends_at_the_deadline():
-    async def silent(messages: Messages, *, schema: bool, seconds: float) -> str:
+    async def silent(messages: Messages, *, form: Form, seconds: float, heard: object) -> Reply:
         await asyncio.Event().wait()
         raise AssertionError
 
     with pytest.raises(ClassifierTimeout):
-        await Asker(silent, model="m", max_retries=3).ask(CHAT, 0.05)
+        await asker(silent).ask(CHAT, 0.05)
 
 
-async def test_a_server_that_knows_no_schema_is_asked_without_and_remembered():
-    model = FakeCompletion(NO_SCHEMA, GOOD, GOOD)
+@pytest.mark.parametrize("refusals", [1, 2])
+async def test_a_refused_form_leads_to_the_next_and_is_remembered(refusals: int):
+    model = FakeCompletion(*[REFUSED] * refusals, GOOD, GOOD)
     patient = asker(model, max_retries=0)
     await patient.ask(CHAT, 5)
     await patient.ask(CHAT, 5)
-    assert model.schemas == [True, False, False]
+    assert model.forms == [*list(Form)[: refusals + 1], list(Form)[refusals]]
 
 
-async def test_a_refusal_that_was_not_about_the_schema_leaves_it_in_use():
-    model = FakeCompletion(NO_SCHEMA, NO_SCHEMA, GOOD)
+async def test_a_refusal_that_was_not_about_the_form_leaves_it_in_use():
+    model = FakeCompletion(REFUSED, REFUSED, REFUSED, GOOD)
     patient = asker(model)
     with pytest.raises(ClassifierRejected):
         await patient.ask(CHAT, 5)
     await patient.ask(CHAT, 5)
-    assert model.schemas == [True, False, True]
+    assert model.forms == [Form.SCHEMA, Form.OBJECT, Form.TEXT, Form.SCHEMA]
+
+
+async def test_a_retry_goes_on_in_the_form_that_was_reached():
+    model = FakeCompletion(REFUSED, PASSING, GOOD)
+    await asker(model).ask(CHAT, 5)
+    assert model.forms == [Form.SCHEMA, Form.OBJECT, Form.OBJECT]
+
+
+async def test_labels_are_told_once_and_before_the_text():
+    told: list[Classification] = []
+    whole = await asker(FakeCompletion([*PIECES]), stream=True).ask(CHAT, 5, told.append)
+    assert told == [LABELS]
+    assert whole == replace(LABELS, summary="Full.")
+
+
+async def test_without_streaming_nothing_is_told_early():
+    told: list[Classification] = []
+    await asker(FakeCompletion([*PIECES])).ask(CHAT, 5, told.append)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("said", "requests"),
+    [
+        pytest.param([[GOOD[:-1], ', "score": NaN}']], 1, id="an answer that turns out to be none"),
+        pytest.param([[GOOD[:-1], ', "severity": "critical"}']], 1, id="one that says other labels in the end"),
+        pytest.param([[GOOD[:-1], BROKEN], GOOD.replace("info", "noise")], 2, id="other labels when asked again"),
+        pytest.param([[GOOD[:-1], BROKEN], FINAL], 2, id="a failure when asked again"),
+        pytest.param([[GOOD[:-1], BROKEN], *[PASSING] * 3], 4, id="one failure after the other"),
+    ],
+)
+async def test_labels_that_were_told_hold(said: list[Said], requests: int):
+    told: list[Classification] = []
+    model = FakeCompletion(*said)
+    assert await asker(model, stream=True).ask(CHAT, 5, told.append) == LABELS
+    assert told == [LABELS]
+    assert len(model.chats) == requests
+
+
+async def test_labels_that_were_told_hold_at_the_deadline():
+    async def stuck(messages: Messages, *, form: Form, seconds: float, heard: Callable[[str], None] | None) -> Reply:
+        assert heard
+        heard(GOOD[:-1])
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert await asker(stuck, stream=True).ask(CHAT, 0.05) == LABELS
+
+
+async def test_a_broken_stream_is_asked_for_whole_within_the_retries():
+    model = FakeCompletion(BROKEN, BROKEN, GOOD)
+    await asker(model, max_retries=2, stream=True).ask(CHAT, 5)
+    assert model.streamed == [True, False, False]
+    model = FakeCompletion(BROKEN, GOOD)
+    with pytest.raises(ClassifierUnavailable):
+        await asker(model, max_retries=0, stream=True).ask(CHAT, 5)
+
+
+async def test_a_failure_before_the_stream_began_is_streamed_again():
+    model = FakeCompletion(PASSING, GOOD)
+    await asker(model, stream=True).ask(CHAT, 5)
+    assert model.streamed == [True, True]
+
+
+async def test_two_broken_streams_in_a_row_are_the_last():
+    model = FakeCompletion(BROKEN, GOOD, GOOD, BROKEN, GOOD, BROKEN, GOOD, GOOD)
+    patient = asker(model, stream=True)
+    for _ in range(5):
+        await patient.ask(CHAT, 5)
+    assert model.streamed == [True, False, True, True, False, True, False, False]
+
+
+async def test_all_requests_of_a_call_are_counted():
+    tally = Tally()
+    lost = CompletionFailed(BROKEN.error, retry_after=0, stream_broken=True, usage=USAGE)
+    await asker(FakeCompletion(REFUSED, PASSING, lost, "prose", GOOD), stream=True).ask(CHAT, 5, tally=tally)
+    assert tally.usage == Usage(5, 1440, 270, pytest.approx(0.006))
+
+
+async def test_a_call_that_fails_was_counted_all_the_same():
+    tally = Tally()
+    with pytest.raises(ClassifierRejected):
+        await asker(FakeCompletion(PASSING, FINAL)).ask(CHAT, 5, tally=tally)
+    assert tally.usage == Usage(2)
 
 
 async def test_an_answer_that_is_no_verdict_is_asked_for_once_more():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.classification.usage import Usage
 from proxy.classification.worker import protocol
 from proxy.classification.worker.protocol import (
     Answered,
@@ -16,7 +17,9 @@ from proxy.classification.worker.protocol import (
     Configure,
     Crashed,
     Failed,
+    Labelled,
     Message,
+    Model,
     ProtocolError,
     Ready,
     Unusable,
@@ -24,15 +27,21 @@ from proxy.classification.worker.protocol import (
 from proxy.errors import ClassifierRateLimited, ClassifierRejected
 
 MESSAGES: list[Message] = [
-    Configure("openai", "gpt-4o", "sk-secret", None, 3, 300),
-    Ask(1, [{"role": "user", "content": "Straße ☃"}], 29.5),
+    Configure([Model("openai", "gpt-4o", "sk-secret", None), Model("ollama", "m", "", "http://h")], 3, 300, True),
+    Ask(1, 0, [{"role": "user", "content": "Straße ☃"}], 29.5),
     Cancel(1),
-    Ready("1.0"),
+    Ready("1.0", ["", "why not"]),
     Unusable("LiteLLM knows no provider 'x'"),
-    Answered(1, {"severity": "info"}),
-    Failed(1, "rate_limited", "RateLimitError 429"),
+    Labelled(1, {"severity": "info"}),
+    Answered(1, {"severity": "info"}, Usage(2, 960, 180, 0.0042)),
+    Failed(1, "rate_limited", "RateLimitError 429", Usage(1)),
     Crashed("MemoryError"),
 ]
+
+
+def framed(members: object) -> bytes:
+    body = json.dumps(members).encode()
+    return len(body).to_bytes(4, "big") + body
 
 
 async def read(data: bytes) -> Message | None:
@@ -54,7 +63,7 @@ async def test_the_end_is_no_message():
 
 def test_what_is_too_big_is_not_sent():
     with pytest.raises(ProtocolError):
-        protocol.encode(Ask(1, [{"role": "user", "content": "x" * protocol.FRAME_LIMIT}], 1.0))
+        protocol.encode(Ask(1, 0, [{"role": "user", "content": "x" * protocol.FRAME_LIMIT}], 1.0))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,9 @@ def test_what_is_too_big_is_not_sent():
         pytest.param(b"\0\0\0\2[]", id="no object"),
         pytest.param(b"\0\0\0\2{}", id="no type"),
         pytest.param(b"\0\0\0\x0f" + b'{"type":"Fly"}\n', id="unknown type"),
+        pytest.param(framed({"type": "Labelled", "call": 1, "members": None}), id="labels that are none"),
+        pytest.param(framed({"type": "Answered", "call": 1, "members": {}, "usage": 7}), id="a usage that is none"),
+        pytest.param(framed({"type": "Configure", "models": ["gpt-4o"]}), id="a model that is none"),
         pytest.param(b"\0\0\0\x11" + b'{"type":"Cancel"}', id="a member is missing"),
     ],
 )
@@ -80,13 +92,13 @@ def test_any_bytes_are_a_message_or_refused(body: bytes):
 
 
 def test_a_failure_becomes_its_error():
-    error = Failed(1, "rate_limited", "RateLimitError 429").error()
+    error = Failed(1, "rate_limited", "RateLimitError 429", Usage(1)).error()
     assert isinstance(error, ClassifierRateLimited)
     assert str(error) == "RateLimitError 429"
 
 
 def test_an_unknown_failure_is_not_tried_again():
-    assert isinstance(Failed(1, "???", "x").error(), ClassifierRejected)
+    assert isinstance(Failed(1, "???", "x", Usage()).error(), ClassifierRejected)
 
 
 @pytest.mark.parametrize("message", [MESSAGES[0], MESSAGES[1]], ids=["key", "prompt"])

@@ -1,14 +1,12 @@
-"""Stores and the real servers behind them, for the tests of the stores."""
+"""Stores of decisions, for their tests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from itertools import count
 from pathlib import Path
 
 import pytest
-from redis_servers import redis_cluster, redis_sentinel, redis_server
 
 from proxy.decisions.store import DecisionStore
 from proxy.decisions.stores.memory import MemoryStore
@@ -17,31 +15,6 @@ from proxy.decisions.stores.sqlite import SqliteStore
 
 SLOW = 5.0
 """Seconds that a store gets where it is not the time that is tested."""
-_prefixes = count()
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_cluster]:
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_sentinel]:
-    with redis_sentinel(tmp_path_factory.mktemp("sentinel")) as servers:
-        yield servers
-
-
-@pytest.fixture
-def prefix() -> str:
-    """A name under which nobody keeps anything yet."""
-    return f"test{next(_prefixes)}"
 
 
 @pytest.fixture

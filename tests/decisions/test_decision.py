@@ -27,6 +27,11 @@ def test_the_rules_name_no_model():
     assert set(found.annotations) == {"ai_recommendations", "ai_confidence", "ai_source"}
 
 
+def test_labels_without_a_text_name_no_author_of_one():
+    early = replace(verdict(), summary="", recommendations=())
+    assert set(NAMES.label(ALERT.identity, early).annotations) == {"ai_confidence", "ai_source"}
+
+
 def test_recommendations_alone_say_the_verdict_in_annotations():
     decision = NAMES.annotate(ALERT.identity, verdict(Severity.CRITICAL))
     assert decision.labels == {}

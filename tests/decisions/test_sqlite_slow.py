@@ -25,7 +25,7 @@ def path(tmp_path):
 async def test_what_a_slow_disk_had_not_begun_to_commit_in_time_it_never_does(path, monkeypatch):
     async with SqliteStore(path, timeout=5.0) as store:
         await store.claim([kept("B")])
-        monkeypatch.setattr(store, "_timeout", 0.1)
+        monkeypatch.setattr(store._worker, "_timeout", 0.1)
         goes_on = threading.Event()
         held = store._file._held
 
@@ -40,7 +40,7 @@ async def test_what_a_slow_disk_had_not_begun_to_commit_in_time_it_never_does(pa
                 with pytest.raises(StoreTimeout, match="does not answer"):
                     await attempt
             goes_on.set()
-        monkeypatch.setattr(store, "_timeout", 5.0)
+        monkeypatch.setattr(store._worker, "_timeout", 5.0)
         assert set(await store.get([A, B])) == {B}, "after all that was asked before"
 
 
@@ -67,7 +67,7 @@ async def test_what_a_slow_disk_is_committing_is_waited_for(path, committing, mo
         await store.beat("me", "")
         committing.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(store, "_timeout", 0.1)
+            patch.setattr(store._worker, "_timeout", 0.1)
             patch.setattr(sqlite, "_PATIENCE", 0.1)
             claiming = asyncio.create_task(store.claim([kept("A")], patient=patient))
             await asyncio.sleep(0.5)
@@ -79,7 +79,7 @@ async def test_what_a_slow_disk_is_committing_is_waited_for(path, committing, mo
 async def test_a_beat_tells_in_time_that_the_disk_hangs_whatever_it_is_at(path, committing, monkeypatch):
     async with SqliteStore(path, timeout=5.0) as store:
         await store.beat("me", "")
-        monkeypatch.setattr(store, "_timeout", 0.1)
+        monkeypatch.setattr(store._worker, "_timeout", 0.1)
         committing.clear()
         for _ in range(2):
             with pytest.raises(StoreTimeout, match="does not answer"):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import sqlite3
 import stat
@@ -13,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from full_disk import small_files
 from kept import an_identity, bare, kept, loaded
 from simulated import Time
 
@@ -44,17 +44,6 @@ def opened(path, clocks):
         )
 
     return open_
-
-
-@contextlib.contextmanager
-def small_files(at_most: int):
-    """Let no file of this process grow beyond `at_most` bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # The next start

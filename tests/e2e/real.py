@@ -284,9 +284,9 @@ async def settled(of: Program, peers: int = 2) -> None:
 
 @asynccontextmanager
 async def prometheus(
-    rules: Sequence[dict[str, Any]], targets: Sequence[str], directory: Path, resend_delay: int = 3
+    rules: Sequence[dict[str, Any]], targets: Sequence[str], directory: Path, resend_delay: int = 3, every: str = "1s"
 ) -> AsyncIterator[Program]:
-    """Run a Prometheus that evaluates every second and sends to each of `targets` (`host:port`) every fourth.
+    """Run a Prometheus that evaluates each second, or as told, and sends to `targets` (`host:port`) every fourth.
 
     Its alerts end 12 s after they were sent, four times `resend_delay`, should the next send fail: more than a proxy
     may ever hold them up.
@@ -300,7 +300,7 @@ async def prometheus(
     file.write_text(
         json.dumps(
             {
-                "global": {"evaluation_interval": "1s"},
+                "global": {"evaluation_interval": every},
                 "rule_files": [str(rule_file)],
                 "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(targets)}]}]},
             }

@@ -15,6 +15,8 @@ from fakes import FakeModel, posted, settings, stamp, verdict
 from real import alertmanager, get, send, webhook
 
 from proxy.app import build
+from proxy.classification.classifier import unheard
+from proxy.config import Settings
 from proxy.errors import UpstreamError
 from proxy.gateway.forwarder import Forwarder
 
@@ -26,7 +28,7 @@ class Model(FakeModel):
         super().__init__()
         self.say: dict[str, asyncio.Event] = {}
 
-    async def classify(self, alert):
+    async def classify(self, alert, early=unheard):
         await self.say.setdefault(alert.name, asyncio.Event()).wait()
         return verdict()
 
@@ -119,12 +121,17 @@ def ours(monkeypatch):
     return found
 
 
+def given(url: str) -> Settings:
+    # As many places as there are lives: each has its call under way until the model is told to say something.
+    return settings(url, enrichment__mode="enriched", enrichment__budget="100ms", llm__concurrency="16")
+
+
 async def play(binary: str, directory: Path, rounds: int, seed: int) -> None:
     rng, model = random.Random(seed), Model()
     async with (
         webhook() as hook,
         alertmanager(binary, grouped(hook.url, "30s"), directory) as am,
-        build(settings(am.url, enrichment__mode="enriched", enrichment__budget="100ms"), model=model) as px,
+        build(given(am.url), model=model) as px,
     ):
         url = f"http://127.0.0.1:{px.data_port}"
         for turn in range(rounds):

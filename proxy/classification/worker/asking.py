@@ -1,22 +1,30 @@
 """One question to a model, asked as often as it takes within one deadline. Runs in the worker.
 
-Three things lead to another request. They share the deadline, and nothing else:
+Four things lead to another request. They share the deadline, and nothing else:
 
 - a failure that may pass: after an exponential wait with full jitter, or after the provider's Retry-After;
-- a refusal of the JSON schema: at once without it (the prompt asks for an object anyway), and from then on so;
+- a stream that broke off or brought nothing: the same, and without streaming;
+- a refusal of the form in which the answer was asked for: at once in a less strict one (the prompt asks for an object
+  anyway), and from then on so;
 - an answer that is no verdict: once more, saying so.
+
+Labels that were told early hold, whatever becomes of the rest of the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import backoff
 
 from proxy.classification import answers
 from proxy.classification.classification import Classification
+from proxy.classification.classifier import Early, unheard
+from proxy.classification.usage import NO_USAGE, Usage
 from proxy.errors import ClassifierError, ClassifierInvalidAnswer, ClassifierTimeout
 
 Messages = Sequence[Mapping[str, str]]
@@ -25,82 +33,206 @@ Messages = Sequence[Mapping[str, str]]
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 8.0
 
+# So many broken streams in a row, and there will be no more of them.
+_STREAMS_BROKEN = 2
+
 _REMINDER = "That was not the JSON object asked for. Answer again, with that one object and nothing else."
+
+
+class Form(StrEnum):
+    """How a provider is asked to keep to the object, the strictest first."""
+
+    SCHEMA = "json_schema"
+    OBJECT = "json_object"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    text: str
+    """The model's words; empty when it says nothing."""
+    usage: Usage = NO_USAGE
+    """Of this one request, which is not counted in it."""
 
 
 class CompletionFailed(Exception):
     """A provider gave no answer."""
 
     def __init__(
-        self, error: ClassifierError, *, retry_after: float | None = None, schema_refused: bool = False
+        self,
+        error: ClassifierError,
+        *,
+        retry_after: float | None = None,
+        form_refused: bool = False,
+        stream_broken: bool = False,
+        usage: Usage = NO_USAGE,
     ) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry_after = retry_after
         """Seconds to wait before the next request, when the provider named them."""
-        self.schema_refused = schema_refused
-        """Whether the same request without a JSON schema may be welcome."""
+        self.form_refused = form_refused
+        """Whether the same request for an answer in a less strict form may be welcome."""
+        self.stream_broken = stream_broken
+        """Whether an answer began to be streamed and did not come to an end, or ended with nothing said."""
+        self.usage = usage
 
 
 class Completion(Protocol):
     """One request to a provider. Raises CompletionFailed."""
 
-    async def __call__(self, messages: Messages, *, schema: bool, seconds: float) -> str:
-        """Return the model's words; `seconds` bounds the silence on the wire, not the call."""
+    async def __call__(
+        self, messages: Messages, *, form: Form, seconds: float, heard: Callable[[str], None] | None
+    ) -> Reply:
+        """Return what the model says; `seconds` bounds the silence on the wire, not the call.
+
+        With `heard` the answer is streamed: it is called with all that has arrived, whenever that is more than before.
+        """
         ...
 
 
-class Asker:
-    def __init__(self, complete: Completion, *, model: str, max_retries: int) -> None:
-        """`model` is the name the verdicts carry."""
-        self._complete = complete
-        self._model = model
-        self._max_retries = max_retries
-        self._schema = True
+@dataclass(slots=True)
+class Tally:
+    """What a call has used so far, whether or not it comes to an end."""
 
-    async def ask(self, messages: Messages, seconds: float) -> Classification:
-        """Return the model's verdict within `seconds`, or raise ClassifierError."""
+    usage: Usage = NO_USAGE
+
+
+class Asker:
+    """What is known about one model, and how to ask it."""
+
+    def __init__(
+        self,
+        complete: Completion,
+        *,
+        model: str,
+        max_retries: int,
+        stream: bool = False,
+        forms: Sequence[Form] = tuple(Form),
+    ) -> None:
+        """`model` is the name the verdicts carry; `forms` are tried in their order."""
+        self.complete = complete
+        self.model = model
+        self.max_retries = max_retries
+        self.forms = forms
+        self.form = 0
+        """Of `forms`, the first one that the provider did not refuse."""
+        self._stream = stream
+        self._broken = 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether answers are streamed; for good not, once it went wrong too often."""
+        return self._stream and self._broken < _STREAMS_BROKEN
+
+    def streamed(self, *, broken: bool) -> None:
+        """Note how a stream ended."""
+        self._broken = self._broken + 1 if broken else 0
+
+    async def ask(
+        self, messages: Messages, seconds: float, early: Early = unheard, tally: Tally | None = None
+    ) -> Classification:
+        """Return the model's verdict within `seconds`, or raise ClassifierError. `early` is as the port has it."""
+        call = _Call(self, asyncio.get_running_loop().time() + seconds, early, tally or Tally())
         try:
             async with asyncio.timeout(seconds):
-                return await self._verdict(messages, asyncio.get_running_loop().time() + seconds)
+                return call.held(await call.verdict(messages))
         except TimeoutError:
-            raise ClassifierTimeout("no answer in time") from None
+            error: ClassifierError = ClassifierTimeout("no answer in time")
         except CompletionFailed as failed:
-            raise failed.error from None
+            error = failed.error
+        except ClassifierInvalidAnswer as invalid:
+            error = invalid
+        if call.told is not None:
+            return call.told
+        raise error
 
-    async def _verdict(self, messages: Messages, ends: float) -> Classification:
-        text = await self._text(messages, ends)
+
+class _Call:
+    def __init__(self, asker: Asker, ends: float, early: Early, tally: Tally) -> None:
+        self._asker = asker
+        self._ends = ends
+        self._early = early
+        self._tally = tally
+        self._form = asker.form
+        self._streams = asker.streams
+        self.told: Classification | None = None
+        """What was told early."""
+
+    def held(self, found: Classification) -> Classification:
+        """Return `found`, or what was told early when that says other labels."""
+        told = self.told
+        if told is None:
+            return found
+        same = (told.severity, told.category, told.confidence) == (found.severity, found.category, found.confidence)
+        return found if same else told
+
+    async def verdict(self, messages: Messages) -> Classification:
+        text = await self._text(messages)
         try:
-            return answers.parse(text, self._model)
+            return answers.parse(text, self._asker.model)
         except ClassifierInvalidAnswer:
+            if self.told is not None:  # the labels hold; text alone is not worth a request
+                raise
             said = {"role": "assistant", "content": text or "(nothing)"}  # providers refuse empty messages
             again = [*messages, said, {"role": "user", "content": _REMINDER}]
-            return answers.parse(await self._text(again, ends), self._model)
+            return answers.parse(await self._text(again), self._asker.model)
 
-    async def _text(self, messages: Messages, ends: float) -> str:
+    async def _text(self, messages: Messages) -> str:
         # No logger: backoff would log the arguments, which hold the prompt. No jitter: `_waits` has its own.
         persistent = backoff.on_exception(
             _waits,  # type: ignore[arg-type] # backoff's type has no room for what it sends in, the failure
             CompletionFailed,
-            max_tries=1 + self._max_retries,
+            max_tries=1 + self._asker.max_retries,
             giveup=_final,
             jitter=None,
             logger=None,
-            ends=ends,
+            ends=self._ends,
         )(self._once)
-        return await persistent(messages, ends)
+        return await persistent(messages)
 
-    async def _once(self, messages: Messages, ends: float) -> str:
-        seconds = ends - asyncio.get_running_loop().time()
-        with_schema = self._schema
+    async def _once(self, messages: Messages) -> str:
+        while True:
+            try:
+                text = await self._request(messages)
+            except CompletionFailed as failed:
+                if not failed.form_refused or self._form + 1 >= len(self._asker.forms):
+                    raise
+                self._form += 1
+            else:
+                # Only now: it might have been the request that was refused, not its form.
+                self._asker.form = self._form
+                return text
+
+    async def _request(self, messages: Messages) -> str:
+        streams = self._streams
+        self._tally.usage += Usage(requests=1)
         try:
-            text = await self._complete(messages, schema=with_schema, seconds=seconds)
+            reply = await self._asker.complete(
+                messages,
+                form=self._asker.forms[self._form],
+                seconds=self._ends - asyncio.get_running_loop().time(),
+                heard=self._heard if streams else None,
+            )
         except CompletionFailed as failed:
-            if not (with_schema and failed.schema_refused):
-                raise
-            text = await self._complete(messages, schema=False, seconds=seconds)
-            self._schema = False  # only now: it might have been the request that was refused, not its schema
-        return text[: answers.TEXT_LIMIT]
+            self._tally.usage += failed.usage
+            if failed.stream_broken:
+                self._streams = False
+                self._asker.streamed(broken=True)
+            raise
+        self._tally.usage += reply.usage
+        if streams:
+            self._asker.streamed(broken=False)
+        return reply.text[: answers.TEXT_LIMIT]
+
+    def _heard(self, text: str) -> None:
+        if (
+            self.told is None
+            and len(text) <= answers.EARLY_LIMIT
+            and (found := answers.labels(text, self._asker.model))
+        ):
+            self.told = found
+            self._early(found)
 
 
 def _final(failed: Exception) -> bool:

@@ -11,12 +11,13 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proxy.classification import answers
-from proxy.classification.worker import protocol
-from proxy.classification.worker.asking import Asker
+from proxy.classification.classification import Classification
+from proxy.classification.worker import protocol, providers
+from proxy.classification.worker.asking import Asker, Tally
 from proxy.classification.worker.protocol import (
     Answered,
     Ask,
@@ -24,6 +25,7 @@ from proxy.classification.worker.protocol import (
     Configure,
     Crashed,
     Failed,
+    Labelled,
     Message,
     Ready,
     Unusable,
@@ -75,16 +77,39 @@ async def _answer_calls(configure: Configure, reader: asyncio.StreamReader, send
         from proxy.classification.worker import litellm_adapter
     except ImportError as exc:
         raise ClassifierUnusable(f"LiteLLM cannot be imported: {type(exc).__name__} for {exc.name}") from None
-    model = litellm_adapter.LiteLLM(configure)
-    asker = Asker(model, model=configure.model, max_retries=configure.max_retries)
-    send(Ready(litellm_adapter.VERSION))
+    async with litellm_adapter.connections() as connections:
+        models: list[Asker | ClassifierUnusable] = []
+        for model in configure.models:
+            try:
+                complete = litellm_adapter.LiteLLM(model, configure.max_tokens, connections)
+            except ClassifierUnusable as exc:
+                models.append(exc)
+            else:
+                models.append(
+                    Asker(
+                        complete,
+                        model=model.model,
+                        max_retries=configure.max_retries,
+                        stream=configure.stream,
+                        forms=providers.forms(model.provider),
+                    )
+                )
+        unusable = ["" if isinstance(model, Asker) else str(model) for model in models]
+        if all(unusable):
+            raise ClassifierUnusable("; ".join(unusable))
+        send(Ready(litellm_adapter.VERSION, unusable))
+        await _serve_calls(models, reader, send)
 
+
+async def _serve_calls(models: Sequence[Asker | ClassifierUnusable], reader: asyncio.StreamReader, send: _Send) -> None:
     calls: dict[int, asyncio.Task[None]] = {}
     try:
         while message := await protocol.receive(reader):
             match message:
                 case Ask():
-                    task = asyncio.create_task(_answer(asker, message, send), name=f"call {message.call}")
+                    task = asyncio.create_task(
+                        _answer(models[message.model], message, send), name=f"call {message.call}"
+                    )
                     calls[message.call] = task
                     task.add_done_callback(lambda _, call=message.call: calls.pop(call, None))  # type: ignore[misc] # mypy cannot infer a lambda with a default
                 case Cancel(call) if call in calls:
@@ -95,15 +120,25 @@ async def _answer_calls(configure: Configure, reader: asyncio.StreamReader, send
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await model.close()
 
 
-async def _answer(asker: Asker, ask: Ask, send: _Send) -> None:
+async def _answer(model: Asker | ClassifierUnusable, ask: Ask, send: _Send) -> None:
+    tally = Tally()
+
+    def labelled(verdict: Classification) -> None:
+        send(Labelled(ask.call, answers.members(verdict)))
+
     try:
-        verdict = await asker.ask(ask.messages, ask.seconds)
+        if isinstance(model, ClassifierUnusable):
+            raise model
+        verdict = await model.ask(ask.messages, ask.seconds, labelled, tally)
+    except asyncio.CancelledError:
+        # The parent wants to hear it: who says nothing hangs. And what was asked until then has its price.
+        send(Failed(ask.call, "cancelled", "", tally.usage))
+        raise
     except ClassifierError as exc:
-        send(Failed(ask.call, exc.reason, str(exc)))
+        send(Failed(ask.call, exc.reason, str(exc), tally.usage))
     except Exception as exc:  # noqa: BLE001 - a bug of ours or LiteLLM's ends one call, not the worker
-        send(Failed(ask.call, ClassifierRejected.reason, type(exc).__name__))
+        send(Failed(ask.call, ClassifierRejected.reason, type(exc).__name__, tally.usage))
     else:
-        send(Answered(ask.call, answers.members(verdict)))
+        send(Answered(ask.call, answers.members(verdict), tally.usage))

@@ -1,4 +1,4 @@
-"""The model worker as the rest of the product sees it: a Classifier whose model lives in a child process.
+"""The model worker as the rest of the product sees it: Classifiers whose models live in a child process.
 
     STOPPED ─start→ STARTING ─→ READY
                       ↑  │        │      the child crashes, hangs, or cannot be started
@@ -8,28 +8,30 @@
     STARTING ─→ UNUSABLE   nothing to be done but change the settings
     any ─close→ STOPPED
 
-What leaves this process, for the child and then the provider, is what `prompts.messages` makes of an alert. LiteLLM
+What leaves this process, for the child and then the provider, is what `prompts` makes of an alert. LiteLLM
 never gets into this process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import structlog
 
 from proxy.alert import Alert
-from proxy.classification import answers, prompts
+from proxy.classification import answers
 from proxy.classification.classification import Classification
+from proxy.classification.classifier import Classifier, Early, unheard
+from proxy.classification.prompts import Prompt, Prompts
+from proxy.classification.usage import Usage
 from proxy.classification.worker.process import WorkerProcess
 from proxy.classification.worker.protocol import (
     Answered,
@@ -38,13 +40,14 @@ from proxy.classification.worker.protocol import (
     Configure,
     Crashed,
     Failed,
+    Labelled,
     Message,
+    Model,
     ProtocolError,
     Ready,
     Unusable,
 )
 from proxy.errors import (
-    ClassifierBusy,
     ClassifierError,
     ClassifierInvalidAnswer,
     ClassifierRejected,
@@ -52,9 +55,6 @@ from proxy.errors import (
     ClassifierUnavailable,
     ClassifierUnusable,
 )
-
-WAITING_LIMIT: Final = 1000
-"""Calls that may wait for a place."""
 
 # Seconds, all of them.
 _GRACE = 2.0  # beyond its deadline, in which the child says so itself; also what it gets to end when asked
@@ -68,24 +68,22 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Which model to ask, and how."""
+    """Which models to ask, and how."""
 
-    provider: str
-    """`openai`, `anthropic`, `gemini`, `ollama`, or LiteLLM's name of another."""
-    model: str
-    """In the provider's words; the verdicts carry it."""
-    api_key: str = field(repr=False)
-    """Empty when the provider takes none, or LiteLLM finds it in the environment."""
-    base_url: str | None
-    """None for the provider's own."""
+    models: Sequence[Model]
+    """`ModelWorker.classifier` takes their places in here."""
     timeout: timedelta
     """For one call from its turn to its verdict, retries included."""
     max_retries: int
     """Requests after the first, when the failure may pass."""
-    concurrency: int
-    """Calls at once."""
     max_tokens: int
     """Of one answer."""
+    stream: bool
+    """Whether answers are streamed, which tells their labels early."""
+
+
+# What a call hears. Errors travel as messages: the exception of a future that nobody reads any more would be logged.
+_Said = Labelled | Answered | Failed | ClassifierUnavailable
 
 
 class WorkerState(StrEnum):
@@ -99,26 +97,31 @@ class WorkerState(StrEnum):
 
 
 class ModelWorker:
-    """A Classifier and an async context manager. Costs nothing but a task until it is started."""
+    """Some Classifiers and an async context manager. Costs nothing but a task until it is started."""
 
     def __init__(
         self,
         config: ModelConfig,
         *,
-        prompt: Callable[[Alert], Sequence[Mapping[str, str]]] = prompts.messages,
+        prompt: Callable[[Alert], Prompt] | None = None,
         on_state: Callable[[WorkerState], None] = lambda _: None,
         on_restart: Callable[[], None] = lambda: None,
+        on_usage: Callable[[int, Usage], None] = lambda _model, _usage: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`prompt` makes the chat that leaves; `on_restart` is called each time a lost child is replaced.
+        """`prompt` makes what leaves, by default with the shipped template. `on_restart` is called each time a lost
+        child is replaced.
 
+        `on_usage` hears, once for each call that the child answers, whatever the outcome, which model was asked and
+        what that took.
         `clock` (seconds) and `sleep` time the restarts.
         """
         self._config = config
-        self._prompt = prompt
+        self._prompt = prompt or Prompts().render
         self._on_state = on_state
         self._on_restart = on_restart
+        self._on_usage = on_usage
         self._clock = clock
         self._sleep = sleep
         self._state = WorkerState.STOPPED
@@ -128,11 +131,10 @@ class ModelWorker:
         self._process: WorkerProcess | None = None
         self._ready_since: float | None = None
         self._life: asyncio.Task[None] | None = None
-        self._places = asyncio.Semaphore(config.concurrency)
-        self._waiting = 0
         self._numbers = itertools.count(1)
-        # Errors travel as results: the exception of a future that nobody reads any more would be logged.
-        self._pending: dict[int, asyncio.Future[Classification | ClassifierError]] = {}
+        self._pending: dict[int, asyncio.Queue[_Said]] = {}
+        self._cancelled: dict[int, tuple[int, asyncio.TimerHandle]] = {}
+        """Calls that were given up: which model was asked, and when the child must have heard of it."""
 
     @property
     def state(self) -> WorkerState:
@@ -172,37 +174,23 @@ class ModelWorker:
         life.cancel()
         await asyncio.wait([life])
 
-    async def classify(self, alert: Alert) -> Classification:
-        """Return the model's verdict on `alert`. Raises ClassifierError.
+    def classifier(self, model: int) -> Classifier:
+        """Return the classifier that asks the model of that place in the configuration."""
+        return _OneModel(self, model, self._config.models[model].model)
 
-        Waiting for a place among `concurrency` calls is not limited in time, only in number; from then on the call
-        takes at most `timeout` and two seconds. Cancelling it cancels the request to the provider.
+    async def ask(self, model: int, alert: Alert, early: Early = unheard) -> Classification:
+        """Return the verdict of `model` on `alert`, after at most `timeout` and two seconds. Raises ClassifierError.
+
+        Cancelling it cancels the request to the provider.
         """
-        async with self._place():
-            ends = asyncio.get_running_loop().time() + self._config.timeout.total_seconds()
-            try:
-                async with asyncio.timeout_at(ends):
-                    process = await self._ready_process()
-            except TimeoutError:
-                raise ClassifierTimeout("the model worker was not ready in time") from None
-            return await self._call(process, self._prompt(alert), ends)
-
-    @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        if self._places.locked():
-            if self._waiting >= WAITING_LIMIT:
-                raise ClassifierBusy(f"{WAITING_LIMIT} calls wait already")
-            self._waiting += 1
-            try:
-                await self._places.acquire()
-            finally:
-                self._waiting -= 1
-        else:
-            await self._places.acquire()
+        ends = asyncio.get_running_loop().time() + self._config.timeout.total_seconds()
         try:
-            yield
-        finally:
-            self._places.release()
+            async with asyncio.timeout_at(ends):
+                process = await self._ready_process()
+        except TimeoutError:
+            raise ClassifierTimeout("the model worker was not ready in time") from None
+        prompt = self._prompt(alert)
+        return prompt.restored(await self._call(process, model, prompt.messages, ends, early))
 
     async def _ready_process(self) -> WorkerProcess:
         while not self._settled.is_set():  # it may be lost again before a waiter runs
@@ -213,30 +201,52 @@ class ModelWorker:
             raise ClassifierUnavailable("the model worker is not running")
         return self._process
 
-    async def _call(self, process: WorkerProcess, messages: Sequence[Mapping[str, str]], ends: float) -> Classification:
+    async def _call(
+        self, process: WorkerProcess, model: int, messages: Sequence[Mapping[str, str]], ends: float, early: Early
+    ) -> Classification:
         loop = asyncio.get_running_loop()
         number = next(self._numbers)
-        outcome = self._pending[number] = loop.create_future()
+        said = self._pending[number] = asyncio.Queue()
+        held: Classification | None = None
+        error: ClassifierError
         try:
-            process.send(Ask(number, messages, ends - loop.time()))
+            process.send(Ask(number, model, messages, ends - loop.time()))
             async with asyncio.timeout_at(ends + _GRACE):
-                result: Classification | ClassifierError = await outcome
+                while isinstance(message := await said.get(), Labelled):
+                    if held is None:
+                        held = self._verdict(model, message)
+                        early(held)
+            if not isinstance(message, ClassifierError):
+                self._on_usage(model, message.usage)
+            if isinstance(message, Answered):
+                return self._verdict(model, message)
+            error = message.error() if isinstance(message, Failed) else message
         except ProtocolError:
-            raise ClassifierRejected("the prompt is too long") from None
+            error = ClassifierRejected("the prompt is too long")
+        except ClassifierInvalidAnswer as invalid:
+            error = invalid
         except TimeoutError:
-            if self._process is process and self._state is WorkerState.READY:
-                log.warning("model worker hangs", pid=process.pid)
-                self._enter(WorkerState.RESTARTING)  # at once: the next call shall not go to the same child
-            process.kill()
-            raise ClassifierTimeout("the model worker hangs and is replaced") from None
+            self._hangs(process)
+            error = ClassifierTimeout("the model worker hangs and is replaced")
         except asyncio.CancelledError:
             process.send(Cancel(number))
+            self._cancelled[number] = model, loop.call_later(_GRACE, self._hangs, process)
             raise
         finally:
             del self._pending[number]
-        if isinstance(result, ClassifierError):
-            raise result
-        return result
+        if held is None:
+            raise error
+        return held  # what was told early holds, whatever became of the rest
+
+    def _hangs(self, process: WorkerProcess) -> None:
+        """End a child that says nothing any more."""
+        if self._process is process and self._state is WorkerState.READY:
+            log.warning("model worker hangs", pid=process.pid)
+            self._enter(WorkerState.RESTARTING)  # at once: the next call shall not go to the same child
+        process.kill()
+
+    def _verdict(self, model: int, message: Labelled | Answered) -> Classification:
+        return answers.verdict(message.members, self._config.models[model].model)
 
     async def _live(self) -> None:
         """Keep one child after the other, until cancelled or until it would be no use."""
@@ -270,9 +280,11 @@ class ModelWorker:
             if self._state is WorkerState.READY:
                 self._enter(WorkerState.RESTARTING)
             self._process = None
-            for outcome in self._pending.values():
-                if not outcome.done():
-                    outcome.set_result(ClassifierUnavailable("the model worker was lost during the call"))
+            for said in self._pending.values():
+                said.put_nowait(ClassifierUnavailable("the model worker was lost during the call"))
+            for _, timer in self._cancelled.values():
+                timer.cancel()
+            self._cancelled.clear()
             # A child that still loads is deaf, and has nothing to lose.
             await process.stop(_GRACE if self._ready_since is not None else 0)
         return reason or f"exit code {process.exit_code}"
@@ -281,14 +293,17 @@ class ModelWorker:
         """Return why there is nothing more to serve; empty when only the exit code can tell."""
         c = self._config
         started = self._clock()
-        process.send(Configure(c.provider, c.model, c.api_key, c.base_url, c.max_retries, c.max_tokens))
+        process.send(Configure(c.models, c.max_retries, c.max_tokens, c.stream))
         try:
             async with asyncio.timeout(_LOAD_WITHIN):
                 first = await process.receive()
         except TimeoutError:
             return f"not ready in {_LOAD_WITHIN:.0f} s"
         match first:
-            case Ready(version):
+            case Ready(version, unusable):
+                for model, why in zip(c.models, unusable, strict=True):
+                    if why:
+                        log.error("a model cannot be used", model=f"{model.provider}/{model.model}", reason=why)
                 self._ready_since = self._clock()
                 log.info("model worker ready", litellm=version, seconds=round(self._ready_since - started, 1))
                 self._enter(WorkerState.READY)
@@ -305,19 +320,15 @@ class ModelWorker:
 
     def _settle(self, message: Message) -> None:
         match message:
-            case Answered(number, members):
-                try:
-                    result: Classification | ClassifierError = answers.verdict(members, self._config.model)
-                except ClassifierInvalidAnswer as exc:
-                    result = exc
-            case Failed(number):
-                result = message.error()
+            case Labelled() | Answered() | Failed():
+                if (said := self._pending.get(message.call)) is not None:
+                    said.put_nowait(message)
+                elif not isinstance(message, Labelled) and (given_up := self._cancelled.pop(message.call, None)):
+                    model, timer = given_up
+                    timer.cancel()
+                    self._on_usage(model, message.usage)
             case _:
                 raise ProtocolError(type(message).__name__)
-        # None: given up in the meantime.
-        outcome = self._pending.get(number)
-        if outcome is not None and not outcome.done():
-            outcome.set_result(result)
 
     def _enter(self, state: WorkerState) -> None:
         if state is self._state:
@@ -328,6 +339,18 @@ class ModelWorker:
         else:
             self._settled.set()
         self._on_state(state)
+
+
+@dataclass(frozen=True, slots=True)
+class _OneModel:
+    """A Classifier."""
+
+    _worker: ModelWorker
+    _place: int
+    name: str
+
+    async def classify(self, alert: Alert, early: Early = unheard) -> Classification:
+        return await self._worker.ask(self._place, alert, early)
 
 
 def _farewell(message: Message | None) -> str:

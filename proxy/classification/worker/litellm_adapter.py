@@ -9,25 +9,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 # Read when LiteLLM is imported. It would fetch two files from the network, and read `.env` files on the way up to /.
 os.environ.update(
     LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="True", LITELLM_MODE="PRODUCTION"
 )
 
+import aiohttp
 import litellm
 from litellm import exceptions as theirs
 
 from proxy.classification import answers
-from proxy.classification.worker.asking import CompletionFailed, Messages
-from proxy.classification.worker.protocol import Configure
+from proxy.classification.usage import NO_USAGE, Usage
+from proxy.classification.worker import providers, wire
+from proxy.classification.worker.asking import CompletionFailed, Form, Messages, Reply
+from proxy.classification.worker.protocol import Model
 from proxy.errors import (
     ClassifierError,
     ClassifierInvalidAnswer,
@@ -41,6 +42,12 @@ from proxy.errors import (
 VERSION: Final[str] = litellm._version.version
 
 _ANY = range(1000)
+_FREE: Final = {
+    "litellm_provider": "ollama_chat",
+    "mode": "chat",
+    "input_cost_per_token": 0,
+    "output_cost_per_token": 0,
+}
 
 # The most specific class first: a Timeout is also an APIConnectionError. The second column bounds the HTTP status,
 # which LiteLLM invents where there was none. Whatever is not here is refused, and so not tried again.
@@ -54,128 +61,164 @@ ERRORS: Final[tuple[tuple[type[Exception], range, type[ClassifierError]], ...]] 
     (theirs.BadGatewayError, _ANY, ClassifierUnavailable),
     (theirs.APIConnectionError, _ANY, ClassifierUnavailable),
     (theirs.APIError, range(500, 600), ClassifierUnavailable),
+    (theirs.APIError, range(200, 300), ClassifierUnavailable),  # an answer, but no model's: a login page
 )
 
 # What providers say to a parameter they do not know, and the status with it. Compared by exact class: the other kinds
-# of BadRequestError (too long a prompt, content refused, not paid) would fare no better without a schema.
-_SCHEMA_REFUSED = (
+# of BadRequestError (too long a prompt, content refused, not paid) would fare no better in another form.
+_FORM_REFUSED = (
     (theirs.BadRequestError, 400),
     (theirs.UnsupportedParamsError, 400),
     (theirs.UnprocessableEntityError, 422),
 )
 
-_RESPONSE_FORMAT = {
-    "type": "json_schema",
-    "json_schema": {"name": "verdict", "strict": True, "schema": answers.SCHEMA},
+# Whose handlers keep to themselves, and are handed a client in place of the session.
+_WITH_CLIENT: Final = frozenset({"anthropic", "gemini", "ollama", "ollama_chat"})
+
+_SCHEMA: Final = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": answers.SCHEMA}}
+_RESPONSE_FORMATS: Final[Mapping[Form, Mapping[str, object]]] = {
+    Form.SCHEMA: {"response_format": _SCHEMA},
+    Form.OBJECT: {"response_format": {"type": "json_object"}},
+    Form.TEXT: {},
 }
 
 
+@asynccontextmanager
+async def connections() -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield what `LiteLLM` sends through; LiteLLM is told once to be quiet, and closed in the end."""
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
+    async with wire.connections() as session:
+        try:
+            yield session
+        finally:
+            await litellm.close_litellm_async_clients()
+
+
 class LiteLLM:
-    """Satisfies `asking.Completion`."""
+    """One model. Satisfies `asking.Completion`."""
 
-    def __init__(self, config: Configure) -> None:
+    def __init__(self, chosen: Model, max_tokens: int, session: aiohttp.ClientSession) -> None:
         """Raise ClassifierUnusable, saying why, when LiteLLM does not know the provider."""
-        litellm.suppress_debug_info = True
-        litellm.telemetry = False
-        for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-            logger = logging.getLogger(name)
-            logger.handlers.clear()
-            logger.setLevel(logging.WARNING)
-
-        model = model_name(config.provider, config.model)
+        model = providers.model_name(chosen.provider, chosen.model)
         try:
             litellm.get_llm_provider(model)
         except theirs.BadRequestError:
-            raise ClassifierUnusable(f"LiteLLM knows no provider {config.provider!r}") from None
-        base = api_base(config.provider, config.base_url)
+            raise ClassifierUnusable(f"LiteLLM knows no provider {chosen.provider!r}") from None
+        if model.startswith("ollama"):
+            # Else LiteLLM asks the Ollama of this machine for it, after each call, and stands still meanwhile.
+            litellm.model_cost.setdefault(model, dict(_FREE))
+        base = providers.api_base(chosen.provider, chosen.base_url)
+        self._model = model
         self._arguments: dict[str, Any] = {
             "model": model,
             "api_base": base,
             # Without one, a server of the user's own would be sent the OPENAI_API_KEY of the environment.
-            "api_key": config.api_key or ("none" if base and config.provider == "openai" else None),
-            "max_tokens": config.max_tokens,
+            "api_key": chosen.api_key or ("none" if base and chosen.provider == "openai" else None),
+            "max_tokens": max_tokens,
             "temperature": 0,
             # We do our own: LiteLLM's differ from provider to provider.
             "max_retries": 0,
             "num_retries": 0,
             "drop_params": True,
-            "stream": False,
+            "shared_session": session,
         }
-        if effort := reasoning_effort(config.provider, config.model):
+        if chosen.provider in _WITH_CLIENT:
+            from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+            self._arguments["client"] = AsyncHTTPHandler(shared_session=session)
+        if effort := providers.reasoning_effort(chosen.provider, chosen.model):
             self._arguments["reasoning_effort"] = effort
 
-    async def __call__(self, messages: Messages, *, schema: bool, seconds: float) -> str:
-        """Return what the model says to `messages`, empty when it says nothing.
-
-        `seconds` bounds each wait on the wire, not the call. Raises CompletionFailed.
-        """
-        shape = {"response_format": _RESPONSE_FORMAT} if schema else {}
-        with our_errors():
+    async def __call__(
+        self, messages: Messages, *, form: Form, seconds: float, heard: Callable[[str], None] | None
+    ) -> Reply:
+        """Return what the model says to `messages`. Raises CompletionFailed. See `asking.Completion`."""
+        arguments: dict[str, Any] = {
+            **self._arguments,
+            **_RESPONSE_FORMATS[form],
             # A copy of the messages: some of LiteLLM's providers rewrite them in place.
-            chat = [dict(message) for message in messages]
-            response = await litellm.acompletion(messages=chat, timeout=seconds, **shape, **self._arguments)
+            "messages": [dict(message) for message in messages],
+            "timeout": seconds,
+            "stream": heard is not None,
+        }
+        if heard is not None:
+            arguments["stream_options"] = {"include_usage": True}  # LiteLLM drops it where it is not known
+        with wire.exchange() as exchange, our_errors(exchange):
+            response = await litellm.acompletion(**arguments)
+            if heard is not None:
+                return await self._streamed(response, heard)
         choices = response.choices
         content = choices[0].message.content if choices else None
-        return content if isinstance(content, str) else ""
+        return Reply(content if isinstance(content, str) else "", self._usage(getattr(response, "usage", None)))
 
-    async def close(self) -> None:
-        """Close the connections. LiteLLM keeps one set of them per process."""
-        await litellm.close_litellm_async_clients()
+    async def _streamed(self, stream: Any, heard: Callable[[str], None]) -> Reply:
+        text, usage, begun = "", None, False
+        try:
+            async for chunk in stream:
+                begun = True
+                usage = getattr(chunk, "usage", None) or usage
+                piece = chunk.choices[0].delta.content if chunk.choices else None
+                if isinstance(piece, str) and piece:
+                    text += piece
+                    heard(text)
+                if len(text) >= answers.TEXT_LIMIT:
+                    return Reply(text)
+        except Exception as exc:
+            if begun:
+                raise _BrokenStream from exc
+            raise
+        # Where the provider counts nothing, LiteLLM guesses.
+        counted = any(getattr(chunk, "usage", None) is not None for chunk in stream.chunks)
+        used = self._usage(usage if counted else None)
+        if not text:  # so ends a stream that LiteLLM cannot read, as well as one with nothing in it
+            raise CompletionFailed(ClassifierUnavailable("an empty stream"), stream_broken=True, usage=used)
+        return Reply(text, used)
+
+    def _usage(self, counted: Any) -> Usage:
+        """Return what the provider has counted, and what LiteLLM's prices make of it."""
+        prompt = _tokens(getattr(counted, "prompt_tokens", None))
+        completion = _tokens(getattr(counted, "completion_tokens", None))
+        if prompt is None:  # there was one, so nothing was counted
+            return NO_USAGE
+        try:
+            cost: float = sum(
+                litellm.cost_per_token(
+                    model=self._model, prompt_tokens=prompt, completion_tokens=completion or 0, usage_object=counted
+                )
+            )
+        except Exception:  # noqa: BLE001 - models without a price raise, and whatever else: a price is not worth a verdict
+            return Usage(0, prompt, completion)
+        return Usage(0, prompt, completion, cost if math.isfinite(cost) and cost >= 0 else None)
 
 
-def model_name(provider: str, model: str) -> str:
-    """Return LiteLLM's name for the model: `provider/model`.
-
-    A model that begins with its provider's name is taken as written, so a server of one's own that serves
-    `openai/gpt-oss-20b` is asked for it by `openai/openai/gpt-oss-20b`.
-    """
-    # ollama_chat/ speaks /api/chat; ollama/ the older /api/generate.
-    prefix = "ollama_chat" if provider == "ollama" else provider
-    for given in (f"{provider}/", f"{prefix}/"):
-        if model.startswith(given):
-            return f"{prefix}/{model.removeprefix(given)}"
-    return f"{prefix}/{model}"
+def _tokens(number: object) -> int | None:
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else None
 
 
-def api_base(provider: str, base_url: str | None) -> str | None:
-    """Return `base_url` as LiteLLM wants it for the provider; None, the provider's own, stays None."""
-    if not base_url:
-        return None
-    url = base_url.rstrip("/")
-    has_path = bool(urlsplit(url).path)
-    match provider:
-        case "openai" if not has_path:
-            return f"{url}/v1"
-        case "gemini" if not has_path:
-            return f"{url}/v1beta"
-        case "anthropic":
-            return url.removesuffix("/v1")
-        case "ollama" | "ollama_chat":
-            return url.removesuffix("/v1").removesuffix("/api")
-    return url
-
-
-def reasoning_effort(provider: str, model: str) -> str | None:
-    """Return how much the model should think before it answers; None leaves that to it.
-
-    Thinking costs seconds of somebody's page and eats `max_tokens`. Only where little of it is known to be accepted.
-    """
-    match provider:
-        case "ollama" | "ollama_chat":
-            return "none"
-        case "gemini" if "flash" in model:  # the pro models refuse to go without
-            return "none"
-        case "openai" if re.fullmatch(r"(openai/)?gpt-5(-mini|-nano)?(-\d{4}-\d\d-\d\d)?", model):
-            return "minimal"
-    return None
+class _BrokenStream(Exception):
+    """A stream failed after it had begun; the cause says how."""
 
 
 @contextmanager
-def our_errors() -> Iterator[None]:
-    """Turn what LiteLLM raises into CompletionFailed."""
+def our_errors(exchange: wire.Exchange | None = None) -> Iterator[None]:
+    """Turn what LiteLLM raises into CompletionFailed; `exchange` knows what LiteLLM cannot say."""
     try:
         yield
-    except Exception as exc:  # noqa: BLE001 - this is where a library's errors stop, whatever they are
+    except CompletionFailed:
+        raise
+    except Exception as raised:  # noqa: BLE001 - this is where a library's errors stop, whatever they are
+        if exchange is not None and exchange.too_long:
+            raise CompletionFailed(ClassifierInvalidAnswer("an answer without end")) from None
+        exc: BaseException = raised
+        if isinstance(raised, _BrokenStream) and raised.__cause__ is not None:
+            exc = raised.__cause__
+        # LiteLLM wraps what it finds in a stream, and what opens one late (Gemini's), for a router of its own.
+        exc = getattr(exc, "original_exception", None) or exc
         status = _status(exc)
         ours = next(
             (ours for kind, statuses, ours in ERRORS if isinstance(exc, kind) and (status or 0) in statuses),
@@ -185,18 +228,19 @@ def our_errors() -> Iterator[None]:
         raise CompletionFailed(
             ours(detail),
             retry_after=_retry_after(exc, datetime.now(UTC)),
-            schema_refused=(type(exc), status) in _SCHEMA_REFUSED,
+            form_refused=(type(exc), status) in _FORM_REFUSED,
+            stream_broken=isinstance(raised, _BrokenStream),
         ) from None  # the cause's message may hold the prompt or the key
 
 
-def _status(exc: Exception) -> int | None:
+def _status(exc: BaseException) -> int | None:
     try:
         return int(getattr(exc, "status_code", None) or 0) or None
     except (TypeError, ValueError):
         return None
 
 
-def _retry_after(exc: Exception, now: datetime) -> float | None:
+def _retry_after(exc: BaseException, now: datetime) -> float | None:
     """Return the seconds the provider wants us to stay away, if it says so; seconds and HTTP dates are understood."""
     response = getattr(exc, "response", None)
     # Anthropic's are in the second place only.

@@ -2,8 +2,8 @@
 
     parent → child                      child → parent
     Configure (first, once)             Ready | Unusable
-    Ask                                 Answered | Failed
-    Cancel                              (nothing: a cancelled call is not answered)
+    Ask                                 Labelled (at most once), then Answered | Failed
+    Cancel                              Failed, as `cancelled`; unless the call was answered before
                                         Crashed (last, before the child exits by itself)
 
 A frame is four bytes of length (big endian) and a JSON object, at most FRAME_LIMIT bytes of it; its member `type`
@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from proxy.classification.usage import Usage
 from proxy.errors import (
     ClassifierBusy,
     ClassifierError,
@@ -37,20 +38,34 @@ _LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
-class Configure:
-    """All the child needs to know. Carries the key: it is in no argument and no variable that others can read."""
+class Model:
+    """A model, and what opens its door."""
 
     provider: str
+    """`openai`, `anthropic`, `gemini`, `ollama`, or LiteLLM's name of another."""
     model: str
+    """In the provider's words; the verdicts carry it."""
     api_key: str = field(repr=False)
+    """Empty when the provider takes none, or LiteLLM finds it in the environment."""
     base_url: str | None
+    """None for the provider's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """All the child needs to know. Carries the keys: they are in no argument and no variable that others can read."""
+
+    models: Sequence[Model]
+    """Asked by their place in here."""
     max_retries: int
     max_tokens: int
+    stream: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     call: int
+    model: int
     messages: Sequence[Mapping[str, str]] = field(repr=False)
     seconds: float
     """What is left of the call's time, retries included."""
@@ -65,6 +80,8 @@ class Cancel:
 class Ready:
     version: str
     """Of LiteLLM."""
+    unusable: Sequence[str]
+    """For each model why it cannot be asked; empty: it can. One of them can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +91,20 @@ class Unusable:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labels of an answer that is still arriving. They hold."""
+
+    call: int
+    members: Mapping[str, object] = field(repr=False)
+    """See `answers.members`; without text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     call: int
     members: Mapping[str, object] = field(repr=False)
     """See `answers.members`."""
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +114,11 @@ class Failed:
     """Of the ClassifierError."""
     detail: str
     """Names of exception classes and HTTP statuses; never their messages, which may hold the key or the prompt."""
+    usage: Usage
 
     def error(self) -> ClassifierError:
         """Return the error that this reports; an unknown reason counts as a refusal, which is not tried again."""
-        return _ERRORS.get(self.reason, ClassifierRejected)(self.detail[:200])
+        return _ERRORS.get(str(self.reason), ClassifierRejected)(str(self.detail)[:200])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +127,16 @@ class Crashed:
     """The class name of what ended the child."""
 
 
-Message = Configure | Ask | Cancel | Ready | Unusable | Answered | Failed | Crashed
+Message = Configure | Ask | Cancel | Ready | Unusable | Labelled | Answered | Failed | Crashed
 
 _MESSAGES: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (Configure, Ask, Cancel, Ready, Unusable, Answered, Failed, Crashed)
+    kind.__name__: kind for kind in (Configure, Ask, Cancel, Ready, Unusable, Labelled, Answered, Failed, Crashed)
+}
+# Members that are no plain values, and what makes them.
+_NESTED: Mapping[str, Callable[[Any], object]] = {
+    "models": lambda models: [Model(**model) for model in models],
+    "members": dict,
+    "usage": lambda usage: Usage(**usage),
 }
 _ERRORS: Mapping[str, type[ClassifierError]] = {
     kind.reason: kind
@@ -141,6 +175,8 @@ async def receive(reader: asyncio.StreamReader) -> Message | None:
         return None
     try:
         members: dict[str, Any] = json.loads(body)
-        return _MESSAGES[members.pop("type")](**members)
+        kind = _MESSAGES[members.pop("type")]
+        nested: dict[str, Any] = {name: _NESTED[name](value) for name, value in members.items() if name in _NESTED}
+        return kind(**members | nested)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ProtocolError(type(exc).__name__) from None

@@ -7,9 +7,9 @@
     {PREFIX}:peers           what each proxy said of itself, and when, on the server's clock
     PREFIX:changes           the channel for `changes`
 
-What is written carries the moment at which its caller gives up, in the time of the server that is to carry it out. A
-server that wakes from a freeze, or hears us after the network was cut, still gets what it was sent; by then it does
-nothing. Each server has its own clock, and tells it with each answer (see `Clock`).
+The class cache has keys of its own there: see `proxy.classification.stores.redis`.
+
+What is written is void once its caller has given up: see `proxy.storage.rounds`.
 
 Redis replicates behind its answer: a primary that is lost takes its last moments with it, and a claim may then be won
 twice.
@@ -19,40 +19,27 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from itertools import repeat
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, Self
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    MovedError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import ResponseError
 
 from proxy.alert import Identity, LabelSet
 from proxy.decisions.decision import Decision
 from proxy.decisions.store import Beat, Change, Kept
 from proxy.decisions.stores.claims import AT_MOST, read, written
-from proxy.decisions.stores.topology import Command, Server, shown, topology
-from proxy.errors import StoreError, StoreTimeout
+from proxy.errors import StoreError
+from proxy.storage.rounds import BATCH, Call, Rounds, Script, checked
+from proxy.storage.topology import topology
 
 log = structlog.get_logger(__name__)
 
-BATCH: Final = 256
-"""Keys in one round trip."""
 PATIENCE: Final = 5.0
 """Seconds for one page of a load, and for a sign of life from a silent subscription. No alert waits for either."""
 SILENCE: Final = 5.0
@@ -60,37 +47,7 @@ SILENCE: Final = 5.0
 PEER: Final = 4
 """Seconds for which a proxy that said nothing more is still there: a few beats."""
 
-# Ends a script that comes too late, or that was given a moment on another clock: that lies further ahead than anybody
-# waits. Two elements in the answer say so.
-_GUARD: Final = """
-local time = redis.call('TIME')
-local ahead = tonumber(ARGV[1]) - (time[1] * 1000000 + time[2])
-if ahead < 0 or ahead > tonumber(ARGV[2]) then return time end
-"""
 _FIELDS: Final = "'life', 'labels', 'annotations', 'original', 'resolved_at', 'fires_until'"
-
-
-class Script:
-    """A script that the servers run. What is `guarded` does nothing once its caller has given up."""
-
-    def __init__(self, text: str, *, guarded: bool = False, timed: bool = False) -> None:
-        self.guarded = guarded
-        self.timed = guarded or timed
-        """Whether an answer begins with the server's TIME."""
-        self._text = (_GUARD if guarded else "") + text
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    def on(self, call: Call, guard: Sequence[int], *, unknown: bool = False) -> Command:
-        """Return the command that runs it, for a server to which it is `unknown` or not."""
-        script = (b"EVAL", self._text) if unknown else (b"EVALSHA", self._sha)
-        return (*script, len(call.keys), *call.keys, *guard, *call.args)
-
-
-class Call(NamedTuple):
-    """What a script is to be run on. The keys are of one slot."""
-
-    keys: Sequence[str]
-    args: Sequence[str | int] = ()
 
 
 _GET: Final = Script(f"""
@@ -190,8 +147,7 @@ class RedisStore:
         prefix: str = "aiproxy",
         timeout: float = 0.1,
     ) -> None:
-        if not prefix or set(prefix) & set("{}*?[]\\^ "):
-            raise ValueError("the prefix is a name without spaces, braces and wildcards")
+        prefix = checked(prefix)
         self._topology = topology(
             url,
             username=username,
@@ -200,6 +156,7 @@ class RedisStore:
             sentinel_password=sentinel_password,
         )
         self._timeout = timeout
+        self._rounds = Rounds(self._topology, timeout)
         self._decision = f"{prefix}:d:"
         # The braces keep these in one slot of a Cluster.
         self._state, self._peers = f"{{{prefix}}}:state", f"{{{prefix}}}:peers"
@@ -223,17 +180,17 @@ class RedisStore:
     async def load(self) -> AsyncIterator[Sequence[Kept]]:
         texts = functools.cache(read)
         self._topology.forget()
-        async with self._answering(PATIENCE):
+        async with self._rounds.answering(PATIENCE):
             primaries = (await self._topology.layout()).primaries
         for server in primaries:
             cursor = b"0"
             while True:
-                async with self._answering(PATIENCE):
+                async with self._rounds.answering(PATIENCE):
                     (page,) = await server.ask([(b"SCAN", cursor, b"MATCH", self._decision + "*", b"COUNT", BATCH)])
                     if isinstance(page, ResponseError):
                         raise page
                 cursor, keys = page
-                found = await self._run(_GET, [Call((key.decode(),)) for key in keys], within=PATIENCE)
+                found = await self._rounds.run(_GET, [Call((key.decode(),)) for key in keys], within=PATIENCE)
                 yield [
                     kept
                     for key, held in zip(keys, found, strict=True)
@@ -244,7 +201,7 @@ class RedisStore:
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Kept]:
         asked = list(identities)
-        found = await self._run(_GET, [Call((self._key(i),)) for i in asked])
+        found = await self._rounds.run(_GET, [Call((self._key(i),)) for i in asked])
         return {i: kept for i, held in zip(asked, found, strict=True) if held and (kept := _kept(i, held, _read))}
 
     async def claim(self, new: Sequence[Kept], *, patient: bool = False) -> Mapping[Identity, Kept]:
@@ -252,7 +209,9 @@ class RedisStore:
         held = await self._claim(new, within)
         if spoilt := [kept for kept in new if kept.decision.identity not in held]:
             # Nobody can go by what somebody else wrote there.
-            await self._run(_FORGET, [Call((self._key(kept.decision.identity),)) for kept in spoilt], within=within)
+            await self._rounds.run(
+                _FORGET, [Call((self._key(kept.decision.identity),)) for kept in spoilt], within=within
+            )
             held |= await self._claim(spoilt, within)
         return held
 
@@ -260,7 +219,7 @@ class RedisStore:
         """Claim, and leave out what nobody can read."""
         held: dict[Identity, Kept] = {}
         calls = [Call((self._key(kept.decision.identity),), _fields(kept)) for kept in new]
-        for kept, (_, _, life, *rest) in zip(new, await self._run(_CLAIM, calls, within=within), strict=True):
+        for kept, (_, _, life, *rest) in zip(new, await self._rounds.run(_CLAIM, calls, within=within), strict=True):
             identity = kept.decision.identity
             holds = _kept(identity, [life, *rest], _read) if rest else _mine(kept, life)
             if holds is not None:
@@ -271,19 +230,22 @@ class RedisStore:
         every = list(identities)
         for n in range(0, len(every), BATCH):
             some = every[n : n + BATCH]
-            await self._run(_FORGET, [Call((self._key(i),)) for i in some])
-            await self._run(_TELL, [Call((self._state,), (self._channel, " ".join(i.hex() for i in some)))])
+            await self._rounds.run(_FORGET, [Call((self._key(i),)) for i in some])
+            await self._rounds.run(_TELL, [Call((self._state,), (self._channel, " ".join(i.hex() for i in some)))])
 
     async def beat(self, name: str, me: str) -> Beat:
-        async with self._answering(self._timeout):
+        async with self._rounds.answering(self._timeout):
             layout = await self._topology.layout()
             first = layout.server(self._state.encode())
         keys = (self._generation, self._state, self._peers)
         tags = [tag for server, tag in layout.tags.items() if server is not first]
         # One by one: the first has what all have to agree on, and must not be kept waiting by the others.
         said, *generations = await asyncio.gather(
-            self._run(_BEAT, [Call(keys, (secrets.token_hex(8), name, me, PEER))]),
-            *(self._run(_GENERATION, [Call((self._generation_of % tag,), (secrets.token_hex(8),))]) for tag in tags),
+            self._rounds.run(_BEAT, [Call(keys, (secrets.token_hex(8), name, me, PEER))]),
+            *(
+                self._rounds.run(_GENERATION, [Call((self._generation_of % tag,), (secrets.token_hex(8),))])
+                for tag in tags
+            ),
             return_exceptions=True,
         )
         others: dict[str, str] = {}
@@ -303,13 +265,13 @@ class RedisStore:
         )
 
     async def write_state(self, state: str) -> None:
-        await self._run(_WRITE_STATE, [Call((self._state,), (self._channel, state))])
+        await self._rounds.run(_WRITE_STATE, [Call((self._state,), (self._channel, state))])
 
     async def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what anybody does, ourselves too. The first one says: what was before this may have been missed."""
         connection: AbstractConnection | None = None
         try:
-            async with self._answering(PATIENCE):
+            async with self._rounds.answering(PATIENCE):
                 layout = await self._topology.layout()
                 # In a Cluster any of them hears what is published on the others.
                 connection = layout.server(self._state.encode()).connection()
@@ -318,7 +280,7 @@ class RedisStore:
                 await connection.read_response()
             yield Change()
             while True:
-                async with self._answering(SILENCE + PATIENCE):
+                async with self._rounds.answering(SILENCE + PATIENCE):
                     message = await connection.read_response(timeout=SILENCE)
                     if message is None:
                         await connection.send_command("PING")
@@ -329,101 +291,6 @@ class RedisStore:
             if connection is not None:
                 await connection.disconnect(nowait=True)
 
-    # Rounds
-
-    async def _run(self, script: Script, calls: Sequence[Call], *, within: float | None = None) -> list[Any]:
-        """Run `script` for each of `calls`; one round trip for a batch, unless something is in the way."""
-        within = within or self._timeout
-        answers = []
-        for n in range(0, len(calls), BATCH):
-            async with self._answering(within) as gives_up_at:
-                answers += await self._round(script, calls[n : n + BATCH], gives_up_at, within)
-        return answers
-
-    @asynccontextmanager
-    async def _answering(self, within: float) -> AsyncIterator[float]:
-        """Raise StoreError for whatever goes wrong, after `within` seconds at the latest. Yield that moment."""
-        try:
-            async with asyncio.timeout(within) as limit:
-                yield limit.when() or 0.0
-        except TimeoutError:
-            self._topology.forget()
-            raise StoreTimeout(f"Redis at {self._topology} does not answer within {within:g} s") from None
-        except (RedisError, OSError) as exc:
-            self._topology.forget()
-            # A server that does not know AUTH says so with the password in its answer.
-            text = str(exc)
-            for secret in self._topology.secrets:
-                text = text.replace(secret, "***")
-            raise StoreError(f"Redis at {self._topology}: {text}") from None
-
-    async def _round(self, script: Script, calls: Sequence[Call], gives_up_at: float, within: float) -> list[Any]:
-        """Ask every server that keeps one of the keys; where another one keeps it now, ask that one."""
-        answers: list[Any] = [None] * len(calls)
-        missing = list(range(len(calls)))
-        elsewhere: dict[int, tuple[Server, bool]] = {}
-        for last in (False, True):
-            layout = await self._topology.layout()
-            asked: dict[tuple[Server, bool], list[int]] = {}
-            for n in missing:
-                to = elsewhere.get(n) or (layout.server(calls[n].keys[0].encode()), False)
-                asked.setdefault(to, []).append(n)
-            replies = await asyncio.gather(
-                *(
-                    self._ask(server, script, [calls[n] for n in some], gives_up_at, within, asking=asking)
-                    for (server, asking), some in asked.items()
-                ),
-                return_exceptions=True,
-            )
-            missing, errors = [], []
-            for ((server, _), some), reply in zip(asked.items(), replies, strict=True):
-                each = [reply] * len(some) if isinstance(reply, BaseException) else reply
-                for n, answer in zip(some, each, strict=True):
-                    if not isinstance(answer, BaseException):
-                        answers[n] = answer
-                        continue
-                    missing.append(n)
-                    errors.append(answer)
-                    if isinstance(answer, AskError):
-                        host, port = answer.node_addr
-                        there = self._topology.at((host or server.address[0], port))
-                        elsewhere[n] = there, not isinstance(answer, MovedError)
-            if not errors:
-                break
-            self._topology.forget()
-            if last or not all(_may_be_elsewhere(error) for error in errors):
-                raise next((error for error in errors if not _may_be_elsewhere(error)), errors[0])
-        return answers
-
-    async def _ask(
-        self, server: Server, script: Script, calls: Sequence[Call], gives_up_at: float, within: float, *, asking: bool
-    ) -> list[Any]:
-        """Run `script` on one server, again where it did not know the script or we did not know its clock."""
-        if script.guarded and not server.clock.known(asyncio.get_running_loop().time()):
-            await server.ask_time()
-
-        async def send(calls: Sequence[Call], *, unknown: bool = False) -> list[Any]:
-            guard = (int(server.clock.at(gives_up_at) * 1e6), int(within * 1e6)) if script.guarded else ()
-            # The first one makes the script known to those behind it.
-            commands = [script.on(call, guard, unknown=unknown and n == 0) for n, call in enumerate(calls)]
-            if asking:
-                commands = [command for pair in zip(repeat((b"ASKING",)), commands) for command in pair]
-            answers = (await server.ask(commands))[asking :: 1 + asking]
-            if script.timed and (told := [answer for answer in answers if isinstance(answer, list)]):
-                server.clock.told(shown(told[-1]), asyncio.get_running_loop().time())
-            return answers
-
-        def void(answer: Any) -> bool:
-            return script.guarded and isinstance(answer, list) and len(answer) == 2
-
-        answers = await send(calls)
-        again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError) or void(answer)]
-        if again:
-            unknown = any(isinstance(answers[n], NoScriptError) for n in again)
-            for n, answer in zip(again, await send([calls[n] for n in again], unknown=unknown), strict=True):
-                answers[n] = ResponseError("too late, by its clock") if void(answer) else answer
-        return answers
-
     # Keys
 
     def _key(self, identity: Identity) -> str:
@@ -433,12 +300,6 @@ class RedisStore:
         with suppress(ValueError):
             return Identity(bytes.fromhex(key.decode().removeprefix(self._decision)))
         return None
-
-
-def _may_be_elsewhere(error: BaseException) -> bool:
-    """Whether another server may be in the place of the one that failed."""
-    lost = isinstance(error, Disconnected) and not isinstance(error, AuthenticationError | BusyLoadingError)
-    return lost or isinstance(error, AskError | ReadOnlyError)
 
 
 def _fields(kept: Kept) -> list[str | int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ def get_llm_provider(model: str) -> str:
     return model.partition("/")[0]
 
 
-async def acompletion(*, messages: Any, timeout: float, api_base: str, model: str, **_: Any) -> SimpleNamespace:  # noqa: ASYNC109 - LiteLLM's name
+async def acompletion(*, messages: Any, timeout: float, api_base: str, model: str, stream: bool, **_: Any) -> Any:  # noqa: ASYNC109 - LiteLLM's name
     def ask() -> Any:
         url = urlsplit(api_base)
         server = http.client.HTTPConnection(url.hostname, url.port, timeout=timeout)
@@ -36,8 +37,21 @@ async def acompletion(*, messages: Any, timeout: float, api_base: str, model: st
             server.close()
 
     answer = await asyncio.to_thread(ask)
-    messages = [SimpleNamespace(**choice["message"]) for choice in answer["choices"]]
-    return SimpleNamespace(choices=[SimpleNamespace(message=message) for message in messages])
+    said = [SimpleNamespace(**choice["message"]) for choice in answer["choices"]]
+    if stream:
+        return _Stream(said)
+    return SimpleNamespace(choices=[SimpleNamespace(message=message) for message in said])
+
+
+class _Stream:
+    """An answer in one piece."""
+
+    def __init__(self, said: list[SimpleNamespace]) -> None:
+        self.chunks = [SimpleNamespace(choices=[SimpleNamespace(delta=message)]) for message in said]
+
+    async def __aiter__(self) -> AsyncIterator[SimpleNamespace]:
+        for chunk in self.chunks:
+            yield chunk
 
 
 async def close_litellm_async_clients() -> None:

@@ -1,0 +1,218 @@
+"""Several models as one Classifier: the first that can be asked, and the next when it fails.
+
+    next model       ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited, ClassifierRejected,
+                     ClassifierUnusable, an open breaker
+    raised at once   ClassifierInvalidAnswer (the model works, and its words are what they are), ClassifierBusy (of
+                     ourselves), whatever is no ClassifierError
+
+What counts for a model's breaker:
+
+- `unavailable`, `timeout`, `rate_limited` are failures.
+- `rejected` is a failure that may be due to the alert: a content filter refuses one alert, a wrong key or a wrong
+  model name all of them, and a status alone (400 is either) does not tell. So the rejections of one alertname count
+  once, and those of several open the breaker. Else a dead key would be presented for ever.
+- `invalid_answer` is a success: somebody answered.
+- `unusable` and `busy` say nothing about the provider and cost nothing; so does a call that was cancelled.
+
+Calls wait for a place here, and not in the classifiers: a turn begins with its place, so a queue of our own never
+looks like a slow model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from proxy.alert import Alert
+from proxy.classification.breaker import CircuitBreaker, Permit
+from proxy.classification.classification import Classification
+from proxy.classification.classifier import Classifier, Early, unheard
+from proxy.errors import (
+    ClassifierBusy,
+    ClassifierError,
+    ClassifierInvalidAnswer,
+    ClassifierOpen,
+    ClassifierRateLimited,
+    ClassifierRejected,
+    ClassifierTimeout,
+    ClassifierUnavailable,
+    ClassifierUnusable,
+)
+
+WAITING_LIMIT: Final = 1000
+"""Calls that may wait for a place."""
+GRACE: Final = 3.0
+"""Seconds that the last model in line gets beyond its time. It keeps its own deadline and says more about what went
+wrong than a cut does: the worker replaces a child that hangs, two seconds after the deadline."""
+
+_NEXT: Final = (
+    ClassifierUnavailable,
+    ClassifierTimeout,
+    ClassifierRateLimited,
+    ClassifierRejected,
+    ClassifierUnusable,
+)
+_FAILURES: Final = (ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited)
+
+
+@dataclass(slots=True)
+class Link:
+    """One model of the chain."""
+
+    name: str
+    """For logs and the status."""
+    classifier: Classifier
+    breaker: CircuitBreaker
+    last_error: str = ""
+    """How its last call failed; empty once one has succeeded."""
+
+
+class Chain:
+    """A Classifier that asks an ordered list of others."""
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        *,
+        timeout: timedelta,
+        concurrency: int,
+        on_attempt: Callable[[int, str, float], None] = lambda _model, _outcome, _seconds: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`timeout` is for all attempts of a call together, and begins when it has one of `concurrency` places.
+
+        `on_attempt` hears which model was asked, by its position, how that ended (`ok`, the reason of a
+        ClassifierError, `bug`, `cancelled`), and after how many seconds.
+        """
+        self._links = tuple(links)
+        self._timeout = timeout.total_seconds()
+        self._on_attempt = on_attempt
+        self._monotonic = monotonic
+        self._places = asyncio.Semaphore(concurrency)
+        self._waiting = 0
+        self._running = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a place."""
+        return self._waiting
+
+    @property
+    def running(self) -> int:
+        """How many calls have a place."""
+        return self._running
+
+    async def classify(self, alert: Alert, early: Early = unheard) -> Classification:
+        """Return the verdict of the first model that has one.
+
+        Labels that `early` has heard hold: if that model fails later its verdict stays, without text, and no other is
+        asked. Raises the error of the model that was asked last; ClassifierOpen, at once, when none may be asked.
+        """
+        if not any(link.breaker.ready for link in self._links):
+            raise _all_open()
+        async with self._place():
+            return await self._first_verdict(alert, early)
+
+    async def _first_verdict(self, alert: Alert, early: Early) -> Classification:
+        ends = self._monotonic() + self._timeout
+        failure: ClassifierError = _all_open()
+        for n, link in enumerate(self._links):
+            left = ends - self._monotonic()
+            if left <= 0:
+                break
+            permit = link.breaker.admit()
+            if permit is None:
+                continue
+            others = sum(later.breaker.ready for later in self._links[n + 1 :])
+            # An equal share of what is left for each that may still be asked: a model that hangs leaves the next one
+            # time for an answer, and one that fails at once leaves it all of its own.
+            seconds = left / (others + 1) if others else left + GRACE
+            try:
+                return await self._attempt(n, permit, alert, early, seconds)
+            except _NEXT as exc:
+                failure = exc
+        raise failure
+
+    async def _attempt(self, n: int, permit: Permit, alert: Alert, early: Early, seconds: float) -> Classification:
+        link = self._links[n]
+        begun, outcome = self._monotonic(), "bug"
+        heard = _Heard(early)
+        try:
+            async with asyncio.timeout(seconds):
+                verdict = await link.classifier.classify(alert, heard)
+        except (TimeoutError, ClassifierError) as exc:
+            error = exc if isinstance(exc, ClassifierError) else ClassifierTimeout("no answer in time")
+            outcome = error.reason
+            link.last_error = f"{error.reason}: {error}"  # before the breaker opens, and somebody asks why
+            _judge(permit, error, alert, self._monotonic() - begun)
+            if heard.verdict is not None:
+                return replace(heard.verdict, summary="", recommendations=())
+            raise error from None
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        else:
+            outcome = "ok"
+            link.last_error = ""
+            permit.succeeded(self._monotonic() - begun)
+            return verdict
+        finally:
+            heard.end()
+            self._on_attempt(n, outcome, self._monotonic() - begun)
+            permit.abandoned()  # without effect unless the call was cancelled, or met a bug
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._waiting >= WAITING_LIMIT:
+            raise ClassifierBusy(f"{WAITING_LIMIT} calls wait already")
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._places.release()
+
+
+class _Heard:
+    """Passes early labels on, once, and only while the attempt lasts that they come from."""
+
+    def __init__(self, early: Early) -> None:
+        self._early = early
+        self._ended = False
+        self.verdict: Classification | None = None
+
+    def __call__(self, verdict: Classification) -> None:
+        if self._ended or self.verdict is not None:
+            return
+        self.verdict = verdict
+        self._early(verdict)
+
+    def end(self) -> None:
+        self._ended = True
+
+
+def _judge(permit: Permit, error: ClassifierError, alert: Alert, seconds: float) -> None:
+    """Tell the breaker what `error` means for it; see the module."""
+    match error:
+        case ClassifierRejected():
+            permit.failed(seconds, subject=alert.labels.get("alertname", ""))
+        case ClassifierInvalidAnswer():
+            permit.succeeded(seconds)
+        case _ if isinstance(error, _FAILURES):
+            permit.failed(seconds)
+        case _:
+            permit.abandoned()
+
+
+def _all_open() -> ClassifierOpen:
+    return ClassifierOpen("not asked for a while, after too many failures")

@@ -1,0 +1,1 @@
+"""Where verdicts are kept for the class cache; chosen by `store.url`."""

@@ -1,0 +1,1 @@
+"""What keeps things beyond this process, whatever they are: a file of SQLite, the servers of Redis."""

@@ -1,0 +1,182 @@
+"""The chosen model: its settings reach the breaker, and what the breaker does is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from fakes import FakeModel, an_alert, body, exchange, post, posted, settings, verdict
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from proxy import app
+from proxy.app.model import ChosenModel
+from proxy.app.prompting import chosen_prompts
+from proxy.classification import chain
+from proxy.errors import ClassifierOpen, ClassifierRejected, ClassifierTimeout, ClassifierUnavailable
+from proxy.telemetry import Metrics
+
+
+def _model(given, metrics):
+    return ChosenModel(given, chosen_prompts(given), metrics)
+
+
+class Chosen:
+    def __init__(self, model: FakeModel, **flags: str | list[str]) -> None:
+        self.registry = CollectorRegistry()
+        self.fake = model
+        given = {f"llm__circuit_breaker__{name}": value for name, value in flags.items()}
+        self.model = _model(settings("http://127.0.0.1:9", llm__model="m", **given), Metrics(self.registry))
+
+    async def ask(self, times: int = 1, *, about: str = "") -> list[str]:
+        """Ask about alerts of different names, unless `about` names them all, and return how the calls ended."""
+        assert self.model.classifier is not None
+        ended = []
+        for _ in range(times):
+            try:
+                await self.model.classifier.classify(an_alert(about or f"A{len(self.fake.asked)}"))
+            except (ClassifierOpen, ClassifierRejected, ClassifierUnavailable) as exc:
+                ended.append(exc.reason)
+            else:
+                ended.append("ok")
+        return ended
+
+    @property
+    def breaker(self) -> str:
+        [model] = self.model.status()["models"]
+        return model["breaker"]
+
+    async def due(self) -> None:
+        async with asyncio.timeout(10):
+            while self.breaker == "open":
+                await asyncio.sleep(0.005)
+
+    def series(self, name: str) -> float | None:
+        return self.registry.get_sample_value(f"aiproxy_model_breaker_{name}", {"position": "0"})
+
+
+@pytest.fixture
+async def chosen() -> AsyncIterator[Callable[..., object]]:
+    async with AsyncExitStack() as stack:
+
+        async def choose(model: FakeModel, **flags: str | list[str]) -> Chosen:
+            found = Chosen(model, **flags)
+            await found.model.open(model, stack)
+            return found
+
+        yield choose
+
+
+async def test_by_default_five_failures_open_it(chosen):
+    one = await chosen(FakeModel([ClassifierUnavailable("x")]))
+    assert await one.ask(6) == ["unavailable"] * 5 + ["breaker_open"]
+    assert len(one.fake.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "answers", "why"),
+    [
+        ({"max_failures": "2"}, "xx", "failures in a row: 2"),
+        ({"failure_rate": "25", "min_calls": "4"}, "...x", "failed: 1 of 4 calls"),
+        ({"slow_call": "1ms", "slow_rate": "25", "min_calls": "4"}, "...s", "slow: 1 of 4 calls"),
+    ],
+)
+async def test_its_settings_reach_the_breaker(chosen, flags, answers, why):
+    class Model(FakeModel):
+        async def classify(self, alert, early=lambda _: None):
+            kind = answers[len(self.asked)]
+            await asyncio.sleep(0.002 if kind == "s" else 0)
+            return await super().classify(alert)
+
+    model = Model([ClassifierUnavailable("x") if kind == "x" else verdict() for kind in answers])
+    one = await chosen(model, reset_timeout="1h", **flags)
+    await one.ask(len(answers) - 1)
+    assert one.breaker == "closed"
+    await one.ask()
+    [status] = one.model.status()["models"]
+    assert (status["breaker"], status["why"]) == ("open", why)
+
+
+async def test_switched_off_it_never_opens(chosen):
+    one = await chosen(FakeModel([ClassifierUnavailable("x")]), enabled="false")
+    assert await one.ask(50) == ["unavailable"] * 50
+
+
+async def test_an_outage_is_one_warning_and_its_end_one_line(chosen):
+    one = await chosen(
+        FakeModel([ClassifierUnavailable("APIConnectionError")] * 4 + [verdict()]),
+        max_failures="2",
+        reset_timeout="5ms",
+    )
+    with capture_logs() as said:
+        await one.ask(2)
+        assert [entry["log_level"] for entry in said] == ["warning"]
+        assert (said[0]["reason"], said[0]["error"]) == ("failures in a row: 2", "unavailable: APIConnectionError")
+        assert (said[0]["model"], said[0]["seconds"]) == ("none", 0.005)
+        for _ in range(3):
+            await one.due()
+            await one.ask()
+    assert [(entry["log_level"], entry["event"]) for entry in said[1:]] == [("info", "a model is asked again")]
+    assert (one.breaker, len(one.fake.asked)) == ("closed", 5)
+
+
+async def test_metrics_say_what_the_breaker_does(chosen):
+    one = await chosen(
+        FakeModel([ClassifierUnavailable("x")] * 3 + [verdict()]), max_failures="2", reset_timeout="50ms"
+    )
+    assert (one.series("state"), one.series("opened_total")) == (0, 0)
+    await one.ask(2)
+    assert (one.series("state"), one.series("opened_total")) == (2, 1)
+    await one.due()
+    assert one.series("state") == 1
+    await one.ask()
+    assert (one.series("state"), one.series("opened_total")) == (2, 1)
+    await one.due()
+    await one.ask()
+    assert (one.series("state"), one.series("opened_total")) == (0, 1)
+
+
+async def test_one_alert_that_is_refused_does_not_open_it_and_many_do(chosen):
+    one = await chosen(FakeModel([ClassifierRejected("x")]))
+    assert await one.ask(20, about="Refused") == ["rejected"] * 20
+    assert await one.ask(5) == ["rejected"] * 4 + ["breaker_open"]
+
+
+async def test_a_worker_that_is_ready_again_is_asked_at_once(chosen):
+    one = await chosen(FakeModel([ClassifierUnavailable("x")] * 5 + [verdict()]))
+    assert await one.ask(6) == ["unavailable"] * 5 + ["breaker_open"]
+    one.model._enter("restarting")
+    assert one.breaker == "open"
+    one.model._enter("ready")
+    assert await one.ask() == ["ok"]
+
+
+async def test_a_call_has_the_configured_time(alertmanager, monkeypatch):
+    monkeypatch.setattr(chain, "GRACE", 0.0)
+    one = _model(settings(alertmanager.url, llm__timeout="10ms"), Metrics(CollectorRegistry()))
+    async with AsyncExitStack() as stack:
+        await one.open(FakeModel([None]), stack)
+        with pytest.raises(ClassifierTimeout):
+            await asyncio.wait_for(one.classifier.classify(an_alert()), 10)
+
+
+async def test_so_many_calls_as_configured_run_at_once(alertmanager):
+    model = FakeModel([None])
+    given = settings(
+        alertmanager.url,
+        enrichment__mode="enriched",
+        enrichment__budget="1ms",
+        llm__concurrency="2",
+    )
+    async with app.build(given, model=model) as running:
+        await exchange(running.data_port, post(body(*(posted(f"A{n}") for n in range(5)))))
+        async with asyncio.timeout(10):
+            while len(model.asked) < 2:
+                await asyncio.sleep(0.005)
+        assert len(model.asked) == 2
+        model.release.set()
+        async with asyncio.timeout(10):
+            while len(model.asked) < 5:
+                await asyncio.sleep(0.005)
