@@ -232,6 +232,28 @@ async def test_the_store_hears_of_the_new_life_in_the_place_of_the_old_one(rooms
     assert rooms.handovers == []
 
 
+async def test_a_life_that_another_proxy_has_gone_on_with_is_not_replaced_under_it():
+    """It missed the resolve, and has told that the alert fires beyond the new beginning."""
+    store = SharedStore()
+    one = Rooms(store)
+    other = Rooms(store, time=one.time)
+    alert = firing(one.time)
+    for rooms in (one, other):
+        take_up(rooms.living, labelled(alert), alert)
+        await rooms.keep()
+    one.living.seen(resolved(alert, one.time))
+    await one.keep()
+    one.time.passes(minutes=16)
+    anew = firing(one.time, begun=one.time.now)
+    assert other.living.seen(anew) == labelled(alert)
+    await other.keep()
+    assert one.living.seen(anew) is None
+    take_up(one.living, labelled(anew, "info"), anew)
+    await one.keep()
+    assert one.living.seen(anew) == labelled(alert)
+    assert (one.handovers, other.handovers) == ([1], [])
+
+
 async def test_another_proxys_new_life_is_heard_of_with_the_resolve_or_the_new_beginning():
     """The one that saw both decides anew; the other missed the resolve, and hears of it when it tells the startsAt."""
     store = SharedStore()
