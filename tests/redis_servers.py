@@ -78,12 +78,12 @@ class _Block(ABC):
         self.stop()
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        return await asyncio.to_thread(self.__enter__)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        await asyncio.to_thread(self.stop)
 
 
 class redis_server(_Block):  # noqa: N801 - used as a function

@@ -11,7 +11,7 @@ from real import alertmanagers
 
 pytest.register_assert_rewrite("alone", "disturbed", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus")
 
-AT_ONCE = 12
+AT_ONCE = 10
 """Scenarios that run side by side: they mostly wait."""
 APART = 0.5
 """Seconds between two that begin: to start their programs is what costs them CPU."""

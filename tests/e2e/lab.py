@@ -29,8 +29,9 @@ from real import PEER_TIMEOUT, READY_WITHIN, Program, Proxy, Webhook, alertmanag
 
 GROUP_INTERVAL = 3
 EVERY = 1.0
-CALM = EVERY + GROUP_INTERVAL + PEER_TIMEOUT + 0.5
-"""Seconds in which whatever is to be told twice would have been: a resend, a flush, the second Alertmanager's turn."""
+CALM = EVERY + GROUP_INTERVAL + 0.5
+"""Seconds in which whatever is to be told twice would have been: a resend, a flush. Of two Alertmanagers the second has
+its turn after those."""
 TOLD_WITHIN = 30.0
 LIGHT = str(Path(__file__).parent / "light")
 
@@ -158,6 +159,7 @@ class Lab:
     models: list[FakeProvider]
     sender: Sender
     group_interval: float = GROUP_INTERVAL
+    peer_timeout: float = PEER_TIMEOUT
     identities: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """The fingerprints that any Alertmanager ever held an alert under."""
 
@@ -189,7 +191,7 @@ class Lab:
 
     async def calm(self) -> None:
         """Give everybody time to tell what should not be told."""
-        await asyncio.sleep(CALM + self.group_interval - GROUP_INTERVAL)
+        await asyncio.sleep(CALM + self.peer_timeout + self.group_interval - GROUP_INTERVAL)
 
     def told_once(self, *names: str, extra: int = 0) -> None:
         """Assert that people were told of each alert once that it fires and once that it has ended.
@@ -268,6 +270,7 @@ async def lab(
     by_rules: bool = False,
     env: dict[str, str] | None = None,
     group_interval: float = GROUP_INTERVAL,
+    peer_timeout: float = PEER_TIMEOUT,
     configuration: Callable[[str, float], dict[str, Any]] = grouped,
 ) -> AsyncIterator[Lab]:
     """Run one proxy before one Alertmanager, or two before two of one cluster.
@@ -281,7 +284,7 @@ async def lab(
         if replicas == 1:
             ams = [await stack.enter_async_context(alertmanager(binary, config, directory))]
         else:
-            ams = await stack.enter_async_context(clustered(binary, config, directory))
+            ams = await stack.enter_async_context(clustered(binary, config, directory, peer_timeout))
         proxies = [
             await stack.enter_async_context(
                 proxy(
@@ -296,7 +299,7 @@ async def lab(
             for am, model, own in zip(ams, models, per_replica, strict=False)
         ]
         await asyncio.gather(*(labelling(one, by_rules) for one in proxies))
-        run = Lab(hook, ams, proxies, models, Sender([one.url for one in proxies]), group_interval)
+        run = Lab(hook, ams, proxies, models, Sender([one.url for one in proxies]), group_interval, peer_timeout)
         for work in (run.sender.run(), run.watch()):
             await background(stack, work)
         yield run

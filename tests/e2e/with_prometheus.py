@@ -19,6 +19,8 @@ from test_identity import DISCOVERED, rule
 CADENCE = 6
 """Seconds between two sends of an alert. It ends 20 s after the last one."""
 NAMES = ("First", "Second", "Third")
+PEER_TIMEOUT = 2.0
+"""Seconds: nothing is away here, so the second Alertmanager may give the first one more time."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class WithPrometheus:
             flags = []
             if self.replicas > 1:
                 flags = [f"--store.url={(await stack.enter_async_context(redis_server(directory))).url}"]
-            run = await stack.enter_async_context(lab(binary, directory, *flags, replicas=self.replicas))
+            run = await stack.enter_async_context(
+                lab(binary, directory, *flags, replicas=self.replicas, peer_timeout=PEER_TIMEOUT)
+            )
             over = time.time() + DISCOVERED + self.seconds
             rules = [rule(name, over, severity="warning") for name in NAMES]
             targets = [one.target for one in run.proxies]
