@@ -25,6 +25,9 @@ LOOKED_AT: Final = 2048
 """Characters of one text that can leave; what comes behind them is cut off unseen."""
 _MARGIN: Final = 1024
 """Characters beyond them that are looked at all the same, so that nothing is cut in two before it is known."""
+IN_ALL: Final = 16_384
+"""Characters of one alert that are looked at; a text that does not fit in any more does not leave. Some twenty times
+what alerts have: to look at all that a sender can put into one would hold up the alerts of others."""
 _REPEATED: Final = 64
 """So many secrets are looked for wherever else they stand."""
 _REPEATED_LENGTH: Final = 6
@@ -113,7 +116,7 @@ class Masking:
 
     def mask(self, fields: Sequence[Field]) -> Masked:
         """Return what of `fields` may leave; each text without half a surrogate pair, and bounded in length."""
-        texts = [_whole(field.text[: LOOKED_AT + _MARGIN]) for field in fields]
+        texts = list(_bounded(fields))
         if not self._enabled:
             return Masked(tuple(text[:LOOKED_AT] for text in texts), {}, {}, _active=False)
         found = [
@@ -221,6 +224,17 @@ def _occurrences(value: str, text: str) -> Iterator[Span]:
 
 def _is_placeholder(text: str) -> bool:
     return _PLACEHOLDER.fullmatch(text) is not None
+
+
+def _bounded(fields: Sequence[Field]) -> Iterator[str]:
+    """Yield what is looked at of each field: as far as it can leave, and nothing when there was too much before."""
+    left = IN_ALL
+    for field in fields:
+        text = _whole(field.text[: LOOKED_AT + _MARGIN])
+        if len(text) > left:
+            text = "…"  # part of it might be half of a secret
+        left -= len(text)
+        yield text
 
 
 def _whole(text: str) -> str:

@@ -26,7 +26,7 @@ from proxy.classification.classification import (
     Confidence,
     Severity,
 )
-from proxy.classification.masking import Field, Masked, Masking, cut
+from proxy.classification.masking import IN_ALL, LOOKED_AT, Field, Masked, Masking, cut
 from proxy.classification.secrets import names_a_secret
 from proxy.classification.templates import Template, TemplateError
 from proxy.errors import ClassifierUnusable
@@ -104,7 +104,7 @@ class Prompts:
     @cached_property
     def version(self) -> str:
         """Names all that shapes a prompt besides the alert: 12 hex digits. Part of the class key."""
-        limits = [LABELS, NAME_LENGTH, VALUE_LENGTH]
+        limits = [LABELS, NAME_LENGTH, VALUE_LENGTH, LOOKED_AT, IN_ALL]
         shape = [self._template.text, self._masking.version, self._labels, self._annotations, limits, _CONSTANTS]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:12]
 

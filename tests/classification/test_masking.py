@@ -256,6 +256,15 @@ def test_no_text_is_looked_at_beyond_its_bound(monkeypatch: pytest.MonkeyPatch):
     assert len(left) <= 2 * masking.LOOKED_AT
 
 
+def test_of_too_much_text_what_does_not_fit_in_any_more_does_not_leave_and_nothing_is_cut_in_two():
+    long = "word " * 600
+    *left, behind, small = mask(*[long] * 5, "password=hunter2 " * 120, "small").texts
+    assert left == [long[: masking.LOOKED_AT]] * 5
+    assert behind == "…"
+    assert small == "small"
+    assert masking.IN_ALL - 5 * len(long) < len("password=hunter2 " * 120)
+
+
 def test_the_version_changes_with_what_is_masked():
     versions = [
         Masking().version,
