@@ -21,7 +21,7 @@ web: {{listen_address: "127.0.0.1:0", admin_listen_address: "127.0.0.1:0"}}
 alertmanager: {{url: "{url}", replicas: 1}}
 store: {{url: "memory:"}}
 enrichment: {{mode: {mode}, skip: [{skip}]}}
-llm: {{timeout: {timeout}}}
+llm: {{timeout: {timeout}, api_key: "{key}"}}
 """
 
 
@@ -29,8 +29,9 @@ class Proxy:
     def __init__(self, alertmanager, file, running):
         self.alertmanager, self.file, self.running = alertmanager, file, running
 
-    def write(self, mode="enriched", skip="alertname=Nothing", timeout="30s"):
-        self.file.write_text(SETTINGS.format(url=self.alertmanager.url, mode=mode, skip=skip, timeout=timeout))
+    def write(self, mode="enriched", skip="alertname=Nothing", timeout="30s", key="sk-old"):
+        given = SETTINGS.format(url=self.alertmanager.url, mode=mode, skip=skip, timeout=timeout, key=key)
+        self.file.write_text(given)
 
     async def reload(self):
         async with ClientSession() as client, client.post(f"{self.admin}/-/reload") as answered:
@@ -96,6 +97,14 @@ async def test_what_takes_a_restart_is_named(proxy):
     with capture_logs() as logs:
         await proxy.reload()
     assert [entry["settings"] for entry in logs if "settings" in entry] == ["llm.timeout"]
+
+
+async def test_another_key_is_named_and_not_shown(proxy):
+    proxy.write(mode="transparent", key="sk-new")
+    with capture_logs() as logs:
+        await proxy.reload()
+    assert [entry["settings"] for entry in logs if "settings" in entry] == ["llm.api_key"]
+    assert "sk-" not in str(logs)
 
 
 async def test_a_switch_outranks_what_is_read_again(proxy):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from proxy.config import Loaded, Settings, masked
+from proxy.config import Loaded, Settings, differing
 from proxy.decisions.canary import Canary
 from proxy.decisions.rollout import Rollout
 from proxy.decisions.switch import Switch
@@ -57,7 +57,7 @@ class Reload:
         self._rollout.skip([parse_matchers(matchers) for matchers in settings.enrichment.skip])
         await self._switch.configure(settings.enrichment.mode, canary_of(settings))
         set_log_level(settings.log.level)
-        changed = sorted(_differences(masked(self.settings), masked(settings)))
+        changed = differing(self.settings, settings)
         self.settings = settings
         self._read()
         log.info("configuration read anew", changed="; ".join(changed))
@@ -68,8 +68,7 @@ class Reload:
                 configured=settings.enrichment.mode.value,
                 by=choice.by,
             )
-        waiting = sorted(_differences(masked(self._running), masked(settings)))
-        if later := [key for key in waiting if not key.startswith(AT_ONCE)]:
+        if later := [key for key in differing(self._running, settings) if not key.startswith(AT_ONCE)]:
             log.warning("some settings take effect at the next start only", settings="; ".join(later))
 
     def _read(self) -> None:
@@ -82,12 +81,3 @@ def canary_of(settings: Settings) -> Canary:
     """Return the canary that is configured."""
     configured = settings.enrichment.canary
     return Canary(configured.percent, configured.by, configured.matchers)
-
-
-def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the keys whose values differ; secrets all look alike."""
-    for key, value in one.items():
-        if isinstance(value, dict):
-            yield from _differences(value, other[key], f"{prefix}{key}.")
-        elif value != other[key]:
-            yield prefix + key

@@ -1,8 +1,8 @@
-"""The settings: declared in `settings`, loaded from `sources`, listed by `flags`, `reference` and `masked`."""
+"""The settings: declared in `settings`, loaded from `sources`, listed by `flags`, `reference` and `masked`, compared by `differing`."""
 
 from __future__ import annotations
 
-from proxy.config.catalog import Flag, flags, masked, reference
+from proxy.config.catalog import Flag, differing, flags, masked, reference
 from proxy.config.kinds import Address, Secret
 from proxy.config.settings import (
     Alertmanager,
@@ -32,6 +32,7 @@ __all__ = [
     "Settings",
     "Store",
     "Web",
+    "differing",
     "flags",
     "format_duration",
     "load",

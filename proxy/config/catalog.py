@@ -7,6 +7,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from proxy.config.kinds import BooleanKind, ChoiceKind, FileKind, Kind, Secret, SecretKind, Section, TextKind
@@ -164,12 +165,10 @@ def masked(settings: Settings) -> dict[str, Any]:
         if setting.file_of:
             continue
         *sections, name = setting.key.split(".")
-        value: Any = settings
         inner = shown
         for section in sections:
-            value = getattr(value, section)
             inner = inner.setdefault(section, {})
-        value = getattr(value, name)
+        value = _value(settings, setting)
         texts = setting.show(value)
         if setting.is_list:
             inner[name] = texts
@@ -178,3 +177,12 @@ def masked(settings: Settings) -> dict[str, Any]:
         else:
             inner[name] = "".join(texts)
     return shown
+
+
+def differing(one: Settings, other: Settings) -> list[str]:
+    """Return the keys of the settings that differ, secrets among them."""
+    return sorted(s.key for s in CATALOG if not s.file_of and _value(one, s) != _value(other, s))
+
+
+def _value(settings: Settings, setting: Setting) -> Any:
+    return attrgetter(setting.key)(settings)
