@@ -1,4 +1,4 @@
-"""The settings: declared in `settings`, loaded from `sources`, listed by `flags`, `reference` and `masked`, compared by `differing`."""
+"""The settings: declared in `settings`, loaded from `sources`, listed and compared by what is in `catalog`."""
 
 from __future__ import annotations
 
