@@ -10,6 +10,7 @@ from verdicts import a_class, a_verdict
 from proxy.app.storage import open_verdicts
 from proxy.classification.stores.redis import RedisVerdicts
 from proxy.classification.stores.sqlite import SqliteVerdicts
+from proxy.classification.verdicts import Cached
 from proxy.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("a_directory_of_its_own")
@@ -31,7 +32,7 @@ async def test_verdicts_are_beside_the_decisions(url, path):
     async with AsyncExitStack() as stack:
         store = await chosen(stack, STORE_URL=url, STORAGE_PATH="kept")
         assert isinstance(store, SqliteVerdicts)
-        await store.put(a_class("A"), a_verdict(), 60)
+        await store.put({a_class("A"): Cached(a_verdict(), 60)})
         assert [str(each) for each in sorted(Path().rglob("*.db"))] == [path]  # noqa: ASYNC240 - nobody waits
 
 
@@ -45,6 +46,6 @@ async def test_redis_is_asked_with_the_settings_of_the_store(alone, prefix):
     async with AsyncExitStack() as stack:
         store = await chosen(stack, STORE_URL=alone.url, STORE_PREFIX=prefix, STORE_TIMEOUT="1s")
         assert isinstance(store, RedisVerdicts)
-        await store.put(a_class("A"), a_verdict(), 60)
+        await store.put({a_class("A"): Cached(a_verdict(), 60)})
         with alone.client() as client:
             assert client.keys(f"{prefix}:*") == [f"{prefix}:v:{a_class('A').hex()}"]

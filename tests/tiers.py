@@ -65,24 +65,27 @@ class FakeVerdicts:
         there = {key: self.verdicts[key] for key in keys if key in self.verdicts}
         return {key: Cached(verdict, until - self.now) for key, (verdict, until) in there.items() if until > self.now}
 
-    async def put(self, key: ClassKey, verdict: Classification, ttl: float) -> None:
-        self.asked.append(("put", [key]))
+    async def put(self, verdicts: Mapping[ClassKey, Cached]) -> None:
+        self.asked.append(("put", list(verdicts)))
         await self._answers("put")
-        self.put_aside(key, verdict, ttl)
+        for key, cached in verdicts.items():
+            self.put_aside(key, cached.classification, cached.left)
 
-    async def lease(self, key: ClassKey, holder: str, seconds: float) -> bool:
-        self.asked.append(("lease", [key]))
-        is_free = key not in self.held or self.leases[key][0] == holder
-        if is_free and "lease" not in self.faults:
-            self.leases[key] = holder, self.now + seconds
+    async def lease(self, keys: Collection[ClassKey], holder: str, seconds: float) -> Collection[ClassKey]:
+        self.asked.append(("lease", list(keys)))
+        held = self.held
+        free = {key for key in keys if key not in held or self.leases[key][0] == holder}
+        if "lease" not in self.faults:
+            self.leases |= dict.fromkeys(free, (holder, self.now + seconds))
         await self._answers("lease")  # it is granted before anybody hears of it
-        return is_free
+        return free
 
-    async def release(self, key: ClassKey, holder: str) -> None:
-        self.asked.append(("release", [key]))
+    async def release(self, keys: Collection[ClassKey], holder: str) -> None:
+        self.asked.append(("release", list(keys)))
         await self._answers("release")
-        if self.leases.get(key, ("", 0.0))[0] == holder:
-            del self.leases[key]
+        for key in keys:
+            if self.leases.get(key, ("", 0.0))[0] == holder:
+                del self.leases[key]
 
     async def _answers(self, operation: str) -> None:
         await asyncio.sleep(self.delay)

@@ -149,7 +149,8 @@ async def build(
         service = ClassificationService(
             rules=rules,
             model=the_model.classifier,
-            salt=f"{settings.llm.provider}/{settings.llm.model}/{prompts.version}",
+            salt=f"{settings.llm.provider}/{settings.llm.model}@{settings.llm.base_url or ''}/{prompts.version}",
+            first_choice=settings.llm.model if settings.llm.fallbacks else "",
             cache=await _class_cache(settings, stack) if the_model.classifier is not None else None,
             allowance=allowance,
             observer=metrics,

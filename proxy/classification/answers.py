@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -90,21 +90,23 @@ def labels(text: str, model: str) -> Classification | None:
         return None
 
 
-def verdict(members: Mapping[str, object], model: str) -> Classification:
+def verdict(members: Mapping[str, object], model: str, *, restored: bool = False) -> Classification:
     """Return the verdict that the members of an answer's object make.
 
     severity, category and confidence must be there and known (case and surrounding spaces do not matter).
-    A summary or recommendations of a wrong type are dropped, and members that are not ours ignored.
+    A summary or recommendations of a wrong type are dropped, and members that are not ours ignored. Text that was
+    `restored` (see `masking`) keeps the hosts and e-mail addresses that the alerts named themselves.
     Raises ClassifierInvalidAnswer.
     """
+    markup = _MARKUP_OF_RESTORED if restored else _MARKUP
     steps = members.get("recommendations")
     return Classification(
         severity=_label(members, "severity", Severity),
         category=_label(members, "category", Category),
         confidence=_label(members, "confidence", Confidence),
         source=Source.LLM,
-        summary=_prose(members.get("summary")),
-        recommendations=tuple(_prose(step) for step in steps) if isinstance(steps, list) else (),
+        summary=_prose(members.get("summary"), markup),
+        recommendations=tuple(_prose(step, markup) for step in steps) if isinstance(steps, list) else (),
         model=model,
     )
 
@@ -200,6 +202,8 @@ _END = (
     "com|net|org|info|biz|io|co|me|ai|app|dev|xyz|top|site|online|shop|club|live|link|click|page|zip|mov|ru|cn|example"
 )
 _DOT = "[.\u3002\uff0e\uff61]"  # as browsers read it
+_EMAIL = (re.compile(rf"[\w.%+-]+@[\w-]+(?:{_DOT}[\w-]+)+"), " ")
+_HOST = (re.compile(rf"(?<![\w/.-])(?:[\w-]+{_DOT})+(?:{_END})\b(?![\w-])\.?", re.IGNORECASE), " ")
 _MARKUP = (
     (re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-?]*[ -/]*[@-~]?"), " "),  # what terminals obey
     (re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)"), r"\1"),
@@ -208,25 +212,27 @@ _MARKUP = (
     (re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S*"), " "),
     (re.compile(r"\bwww\.\S+", re.IGNORECASE), " "),
     (re.compile(r"\b(?:javascript|vbscript|mailto|data|tel|sms|callto|magnet|slack|skype):\S+", re.IGNORECASE), " "),
-    (re.compile(rf"[\w.%+-]+@[\w-]+(?:{_DOT}[\w-]+)+"), " "),
+    _EMAIL,
     # Addresses that a chat makes links of although they name no scheme: with a path, or with a well-known end.
     (re.compile(rf"(?<![\w/.-])(?:[\w-]+{_DOT})+[^\W\d_]{{2,}}(?::[0-9]+)?[/?#]\S*"), " "),
-    (re.compile(rf"(?<![\w/.-])(?:[\w-]+{_DOT})+(?:{_END})\b(?![\w-])\.?", re.IGNORECASE), " "),
+    _HOST,
 )
+_MARKUP_OF_RESTORED = tuple(one for one in _MARKUP if one not in (_EMAIL, _HOST))
+_Markup = Sequence[tuple[re.Pattern[str], str]]
 
 
-def _prose(value: object) -> str:
+def _prose(value: object, markup: _Markup) -> str:
     """Return plain words; empty for what is no string. Control characters are Classification's to remove."""
     if not isinstance(value, str):
         return ""
     text = value[:_PROSE_LIMIT]
     while (plain := html.unescape(text)) != text:  # &lt;!channel&gt; is read as what it stands for
         text = plain
-    while (plain := _without_markup(text)) != text:  # what is taken out may bring together what it kept apart
+    while (plain := _without(markup, text)) != text:  # what is taken out may bring together what it kept apart
         text = plain
     return " ".join(text.split())
 
 
-def _without_markup(text: str) -> str:
+def _without(markup: _Markup, text: str) -> str:
     """Return `text` after the first removal that changes it: a link is undone before its address is taken for one."""
-    return next((less for pattern, kept in _MARKUP if (less := pattern.sub(kept, text)) != text), text)
+    return next((less for pattern, kept in markup if (less := pattern.sub(kept, text)) != text), text)

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import structlog
 from cachetools import TLRUCache, TTLCache
 
 from proxy.classification.classes import ClassKey
 from proxy.classification.classification import Classification, Source
-from proxy.classification.verdicts import VerdictStore
-from proxy.errors import StoreError
-
-log = structlog.get_logger(__name__)
+from proxy.classification.turns import LEASE, Turns
+from proxy.classification.verdicts import Cached, VerdictStore
 
 CLASSES: Final = 10_000
 """Verdicts in memory; thousands of alerts share one."""
 FAILED: Final = 30.0
 """Seconds in which a class is not asked about again after its call failed: a storm would ask for each of its POSTs."""
-AWAY: Final = 5.0
-"""Seconds in which a store is not asked that has not answered. Nothing is lost but a call. What there is to tell it is
-told all the same: nobody waits for that, and a store that is full may still be read."""
-LEASE: Final = 15.0
-"""Seconds after which others may ask about a class when the proxy that did so is gone. While it is there it renews its
-lease: in a storm a call waits in line for longer than any lease should last."""
-POLL: Final = 0.25
-SLOWEST: Final = 2.0
-"""Seconds between two looks at whether another proxy has its answer, in the beginning and after a while."""
-
-_T = TypeVar("_T")
+SECOND_BEST: Final = 900.0
+"""Seconds for which the verdict of a model that stood in for the first one is used."""
 
 
 class ClassCache:
@@ -53,24 +38,16 @@ class ClassCache:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ttl = ttl
-        self._store = store
-        self._lease = lease
-        self._monotonic = monotonic
+        self._turns = Turns(store, lease=lease, monotonic=monotonic) if store is not None else None
         self._memory: TLRUCache[ClassKey, tuple[Classification, float]] = TLRUCache(
             CLASSES, ttu=lambda _, kept, now: now + kept[1], timer=monotonic
         )
         self._failed: TTLCache[ClassKey, str] = TTLCache(CLASSES, FAILED, timer=monotonic)
-        self._away_until = 0.0
-        self._holder = secrets.token_hex(8)
-        self._turns: dict[ClassKey, asyncio.Future[Classification | None]] = {}
-        """The leases that this proxy holds. Done when there is something to tell."""
-        self._telling: dict[ClassKey, asyncio.Task[None]] = {}
-        """What holds a lease, or tells the store. The last one of a class waits for those before."""
 
     @property
     def is_stored(self) -> bool:
         """Whether there is a second tier, which `find` asks."""
-        return self._store is not None
+        return self._turns is not None
 
     def known(self, key: ClassKey) -> Classification | None:
         """Return what is in memory, with the source `cache`."""
@@ -83,52 +60,34 @@ class ClassCache:
 
     async def find(self, keys: Collection[ClassKey]) -> None:
         """Take into memory what the store holds of `keys`."""
-        if self._store is None or self._is_away:
-            return
-        found = await self._asked(self._store.get(keys))
-        for key, cached in (found or {}).items():
-            self._remember(key, cached.classification, min(cached.left, self._ttl))
+        if self._turns is not None:
+            for key, cached in (await self._turns.find(keys)).items():
+                self._take_in(key, cached)
 
     def leave_alone(self) -> None:
         """Do not ask the store for a while: somebody has waited too long."""
-        self._away_until = self._monotonic() + AWAY
+        if self._turns is not None:
+            self._turns.leave_alone()
 
     async def turn(self, key: ClassKey) -> Classification | None:
-        """Return what another proxy of the same store finds out meanwhile; None when it is this one's turn to ask."""
-        store = self._store
-        if store is None or not store.shared:
-            return None
-        if (last := self._telling.get(key)) is not None:
-            await asyncio.wait({last})  # else its release would end the new lease
-        begun = self._monotonic()
-        try:
-            while not self._is_away:
-                is_ours = await self._asked(store.lease(key, self._holder, self._lease))
-                if is_ours is False:
-                    await asyncio.sleep(min(POLL + (self._monotonic() - begun) / 4, SLOWEST))
-                # Even when the turn is ours: it may have answered between our look and our turn.
-                await self.find([key])
-                if (held := self.known(key)) is not None:
-                    if is_ours:
-                        self.give_up(key)
-                    return held
-                if is_ours:
-                    said = self._turns[key] = asyncio.get_running_loop().create_future()
-                    self._tell_in_turn(key, self._hold(store, key, said))
-                    return None
-        except asyncio.CancelledError:
-            self.give_up(key)  # it may have been granted at the same moment
-            raise
-        return None
+        """Return what another proxy of the same store finds out meanwhile; None when it is this one's turn to ask.
 
-    def keep(self, key: ClassKey, verdict: Classification) -> None:
-        """Remember a verdict that a model gave; for a moment only if it is labels without a text.
+        One at a time may wait for a class.
+        """
+        if self._turns is None or (cached := await self._turns.take(key)) is None:
+            return None
+        return self._take_in(key, cached)
+
+    def keep(self, key: ClassKey, verdict: Classification, *, first_choice: bool = True) -> None:
+        """Remember a verdict that a model gave; for a moment only if it is labels without a text, and not for long if
+        the model is not the `first_choice`.
 
         The store is told aside: nobody waits for it.
         """
         self._failed.pop(key, None)
-        self._remember(key, verdict, self._ttl if verdict.summary else FAILED)
-        self._tell(key, verdict if verdict.summary else None)
+        left = (self._ttl if first_choice else min(self._ttl, SECOND_BEST)) if verdict.summary else FAILED
+        self._remember(key, Cached(verdict, left))
+        self._tell(key, Cached(verdict, left) if verdict.summary else None)
 
     def keep_failure(self, key: ClassKey, reason: str) -> None:
         """Remember for a moment that there is no verdict, and why."""
@@ -141,64 +100,17 @@ class ClassCache:
 
     async def close(self) -> None:
         """Give back what is held, and wait for what the store is still being told."""
-        for key in list(self._turns):
-            self.give_up(key)
-        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+        if self._turns is not None:
+            await self._turns.close()
 
-    @property
-    def _is_away(self) -> bool:
-        return self._monotonic() < self._away_until
+    def _tell(self, key: ClassKey, verdict: Cached | None) -> None:
+        if self._turns is not None:
+            self._turns.tell(key, verdict)
 
-    def _remember(self, key: ClassKey, verdict: Classification, seconds: float) -> None:
-        self._memory[key] = replace(verdict, source=Source.CACHE), seconds  # once, and not for each alert
+    def _take_in(self, key: ClassKey, cached: Cached) -> Classification:
+        return self._remember(key, replace(cached, left=min(cached.left, self._ttl)))
 
-    def _tell(self, key: ClassKey, verdict: Classification | None) -> None:
-        store, said = self._store, self._turns.pop(key, None)
-        if said is not None:
-            said.set_result(verdict)
-        elif store is not None:
-            self._tell_in_turn(key, self._told(store, key, verdict, self._telling.get(key)))
-
-    def _tell_in_turn(self, key: ClassKey, telling: Coroutine[Any, Any, None]) -> None:
-        task = self._telling[key] = asyncio.create_task(telling, name=f"tell of {key.hex()}")
-        task.add_done_callback(partial(self._has_told, key))
-
-    def _has_told(self, key: ClassKey, task: asyncio.Task[None]) -> None:
-        if self._telling.get(key) is task:
-            del self._telling[key]
-
-    async def _hold(self, store: VerdictStore, key: ClassKey, said: asyncio.Future[Classification | None]) -> None:
-        """Renew the lease until there is something to tell."""
-        while not (await asyncio.wait({said}, timeout=self._lease / 3))[0]:
-            await self._tried(store.lease(key, self._holder, self._lease))
-        await self._told(store, key, said.result())
-
-    async def _told(
-        self,
-        store: VerdictStore,
-        key: ClassKey,
-        verdict: Classification | None,
-        after: asyncio.Task[None] | None = None,
-    ) -> None:
-        if after is not None:
-            await asyncio.wait({after})
-        if verdict is not None:
-            await self._tried(store.put(key, verdict, self._ttl))
-        if store.shared:
-            await self._tried(store.release(key, self._holder))
-
-    async def _asked(self, question: Awaitable[_T]) -> _T | None:
-        """Return the answer; None when there is none, and then there will be none for a while."""
-        answer = await self._tried(question)
-        if answer is None:
-            self.leave_alone()
-        return answer
-
-    async def _tried(self, question: Awaitable[_T]) -> _T | None:
-        try:
-            return await question
-        except StoreError as exc:
-            log.debug("the store of verdicts does not answer", error=str(exc))
-        except Exception:
-            log.exception("a bug: the store of verdicts is done without")
-        return None
+    def _remember(self, key: ClassKey, cached: Cached) -> Classification:
+        verdict = replace(cached.classification, source=Source.CACHE)  # once, and not for each alert
+        self._memory[key] = verdict, cached.left
+        return verdict

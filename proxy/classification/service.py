@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, Protocol
 
 import structlog
+from cachetools import TTLCache
 
 from proxy.alert import Alert
 from proxy.classification.allowance import WaitingAllowance
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 LOOKUP: Final = 0.1
 """Seconds at most that a POST waits for the second tier, beside what it may wait for a model. A store that takes longer
 is left alone for a while."""
+
+SAID_ONCE_IN: Final = 60.0
+"""Seconds between two lines in the log that the model fails in the same way."""
 
 
 class Observer(Protocol):
@@ -45,7 +49,8 @@ class Observer(Protocol):
 
     def verdict(self, source: str, reason: str) -> None:
         """A verdict was given by a Source, or by `none` where the rules may not stand in for the model; when no model
-        gave it, because of `reason`: one of FALLBACKS, or how a call ended."""
+        gave it, because of `reason`: how a call ended, or `no_model` (none is on), `not_waited_for` (it has not
+        answered yet), `unsure` (it says itself that it is not confident enough)."""
         ...
 
 
@@ -55,11 +60,6 @@ class Rulebook(Protocol):
     def classify(self, alert: Alert) -> Classification: ...
 
     def author_severity(self, alert: Alert) -> Severity | None: ...
-
-
-FALLBACKS: Final = ("no_model", "not_waited_for", "unsure")
-"""Why the rules decide, beside the reasons of ClassifierErrors: no model is on, it has not answered yet, or it says
-itself that it is not confident enough."""
 
 
 _OURS: Final = frozenset({"cancelled", "busy", "breaker_open"})
@@ -115,18 +115,22 @@ class ClassificationService:
         cache: ClassCache | None,
         allowance: WaitingAllowance,
         observer: Observer,
+        first_choice: str = "",
         fallback: bool = True,
         floor: SeverityFloor = SeverityFloor.CRITICAL,
         min_confidence: Confidence = Confidence.LOW,
         per_object: Collection[str] = PER_OBJECT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`salt` stands for all that a verdict depends on beside the alert, and verdicts of models other than the
+        `first_choice`, where one is named, are not kept for long."""
         self._rules = rules
         self._model = model
         self._salt = salt
         self._cache = cache
         self._allowance = allowance
         self._observer = observer
+        self._first_choice = first_choice
         self._fallback = fallback
         self._floor = floor
         self._min_confidence = min_confidence
@@ -135,6 +139,8 @@ class ClassificationService:
         self._calls: dict[ClassKey, _Call] = {}
         self.last_outcome = ""
         """How the last call of the model ended: `ok`, or the reason and what is known of it. Empty before the first."""
+        self._said_failing = False
+        self._said: TTLCache[str, bool] = TTLCache(100, SAID_ONCE_IN, timer=monotonic)
 
     async def classify(self, alerts: Sequence[Alert], wait: float) -> list[Verdict]:
         """Return one verdict per alert, after at most `wait` seconds, and after none when they are all known."""
@@ -239,20 +245,24 @@ class ClassificationService:
         if outcome in _OURS:
             self._cache.give_up(key)
         elif call.answer is not None:  # at least its labels
-            self._cache.keep(key, call.answer)
+            is_first = not self._first_choice or call.answer.model == self._first_choice
+            self._cache.keep(key, call.answer, first_choice=is_first)
         else:
             self._cache.keep_failure(key, outcome)
 
     def _note(self, outcome: str, detail: str) -> None:
-        """Log the first failure of a row, and its end: a storm would log thousands."""
-        said = f"{outcome}: {detail}" if detail else outcome
-        if outcome in {"cancelled", "breaker_open"} or said == self.last_outcome:
-            return  # that a model is left alone is said where it begins
-        if outcome != "ok":
+        """Log how a row of failures begins, and its end; the same not twice in a minute: there may be thousands."""
+        if outcome == "cancelled":
+            return
+        before, self.last_outcome = self.last_outcome, f"{outcome}: {detail}" if detail else outcome
+        if outcome == "ok":
+            if self._said_failing:
+                log.info("the model answers again")
+            self._said_failing = False
+        elif outcome != "breaker_open" and self.last_outcome not in (before, *self._said):
+            # That a model is left alone is said where it begins.
             log.warning("the model fails, the rules decide", reason=outcome, error=detail)
-        elif self.last_outcome:
-            log.info("the model answers again")
-        self.last_outcome = said
+            self._said_failing = self._said[self.last_outcome] = True
 
     async def _look_up(self, calls: Collection[_Call], wait: float) -> None:
         """Wait for the second tier, which needs no allowance: it is quick, or it is left alone."""

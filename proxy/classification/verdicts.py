@@ -35,17 +35,19 @@ class VerdictStore(Protocol):
         """Return the verdicts there are; classes without one are left out."""
         ...
 
-    async def put(self, key: ClassKey, verdict: Classification, ttl: float) -> None:
-        """Keep a model's verdict for `ttl` seconds, in the place of what was kept; nothing when `ttl` is 0 or less."""
+    async def put(self, verdicts: Mapping[ClassKey, Cached]) -> None:
+        """Keep verdicts as models gave them, each for the time that is left, in the place of what was kept; one with
+        no time left is not kept."""
         ...
 
-    async def lease(self, key: ClassKey, holder: str, seconds: float) -> bool:
-        """Return whether `holder` is the one to ask the model about a class; others are not, for `seconds` from now.
+    async def lease(self, keys: Collection[ClassKey], holder: str, seconds: float) -> Collection[ClassKey]:
+        """Return the classes that `holder` is the one to ask the model about; others are not, for `seconds` from now.
 
-        True for who holds it already, and always where nothing is shared. False tells to look for the verdict again.
+        Those that it holds already are among them, and all of them where nothing is shared. Of the rest another proxy
+        will have the verdict.
         """
         ...
 
-    async def release(self, key: ClassKey, holder: str) -> None:
-        """Give a lease back, if it is still `holder`'s."""
+    async def release(self, keys: Collection[ClassKey], holder: str) -> None:
+        """Give leases back, those that are still `holder`'s."""
         ...

@@ -26,7 +26,7 @@ from proxy.classification.classes import ClassKey
 from proxy.classification.classification import Classification
 from proxy.classification.stores.redis import RedisVerdicts
 from proxy.classification.stores.sqlite import SqliteVerdicts
-from proxy.classification.verdicts import VerdictStore
+from proxy.classification.verdicts import Cached, VerdictStore
 from proxy.decisions.store import DecisionStore, Kept
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.decisions.stores.redis import RedisStore
@@ -107,7 +107,7 @@ async def measure_hits(name: str, tier: VerdictStore | None, to: dict[str, float
     for one in classes:
         memory[one] = a_verdict()
         if tier is not None:
-            await tier.put(one, a_verdict(), 3600)
+            await tier.put({one: Cached(a_verdict(), 3600)})
 
     async def find(wanted: list[ClassKey]) -> None:
         found = [memory[key] for key in wanted] if tier is None else await tier.get(wanted)

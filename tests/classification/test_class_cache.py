@@ -8,10 +8,11 @@ import pytest
 from simulated import simulated
 from structlog.testing import capture_logs
 from tiers import CPU, DISK, FakeVerdicts
-from verdicts import a_verdict
+from verdicts import a_class, a_verdict
 
-from proxy.classification.cache import AWAY, FAILED, LEASE, ClassCache
+from proxy.classification.cache import FAILED, SECOND_BEST, ClassCache
 from proxy.classification.classification import Source
+from proxy.classification.turns import AWAY, LEASE
 from proxy.errors import StoreError, StoreTimeout
 
 AWAY_NOW = StoreTimeout("no answer")
@@ -29,7 +30,7 @@ def known(**more):
 async def told(cache):
     """Return when the store knows all that it is to be told, but for leases that are held."""
     await asyncio.sleep(0)
-    while [task for key, task in cache._telling.items() if key not in cache._turns]:
+    while cache._turns._news:
         await asyncio.sleep(0.001)
 
 
@@ -222,7 +223,7 @@ def test_one_that_gets_no_answer_leaves_the_turn_to_the_other_at_once(ends):
         begun = store.now
         assert await waiting is None
         assert store.now - begun < 1
-        assert store.leases[DISK][0] == other._holder
+        assert store.leases[DISK][0] == other._turns._holder
         await other.close()
 
     scenario()
@@ -236,7 +237,7 @@ async def test_a_turn_lasts_while_its_holder_lives_and_ends_soon_after_its_death
     waiting = asyncio.create_task(other.turn(DISK))
     await asyncio.sleep(10 * LEASE)
     assert not waiting.done()
-    one._telling[DISK].cancel()  # as when its process is killed: nobody renews, nothing is given back
+    one._turns._speaking.cancel()  # as when its process is killed: nobody renews, nothing is given back
     begun = store.now
     assert await waiting is None
     assert store.now - begun < LEASE + 3
@@ -260,7 +261,7 @@ async def test_who_waits_long_asks_less_often():
 
 
 @pytest.mark.parametrize("operation", ["get", "lease"])
-def test_a_store_that_goes_away_while_one_waits_means_its_own_turn(operation):
+def test_a_store_that_stays_away_while_one_waits_means_its_own_turn(operation):
     @simulated
     async def scenario():
         store = FakeVerdicts()
@@ -271,10 +272,62 @@ def test_a_store_that_goes_away_while_one_waits_means_its_own_turn(operation):
         store.faults = {operation: AWAY_NOW}
         begun = store.now
         assert await waiting is None
-        assert store.now - begun < 1
+        assert AWAY < store.now - begun < AWAY + 1
         await one.close()
+        await other.close()
 
     scenario()
+
+
+@simulated
+async def test_a_store_that_is_away_for_a_moment_means_no_herd_of_calls():
+    store = FakeVerdicts()
+    one, other = a_cache(store), a_cache(store)
+    classes = [a_class(f"{n}") for n in range(600)]
+    await asyncio.gather(*(one.turn(key) for key in classes))
+    waiting = [asyncio.create_task(other.turn(key)) for key in classes]
+    await asyncio.sleep(2)
+    store.faults = dict.fromkeys(("get", "put", "lease", "release"), AWAY_NOW)
+    await asyncio.sleep(1)
+    store.faults = {}
+    await asyncio.sleep(AWAY)
+    for key in classes:
+        one.keep(key, a_verdict())
+    assert await asyncio.gather(*waiting) == [known()] * len(classes)
+
+
+@simulated
+async def test_many_classes_at_once_are_a_few_questions():
+    store = FakeVerdicts(delay=0.01)
+    one, other = a_cache(store), a_cache(store)
+    classes = [a_class(f"{n}") for n in range(1000)]
+    assert await asyncio.gather(*(one.turn(key) for key in classes)) == [None] * 1000
+    assert store.counts == {"lease": 4, "get": 4}
+    assert max(len(keys) for _, keys in store.asked) == 256
+    waiting = [asyncio.create_task(other.turn(key)) for key in classes]
+    await asyncio.sleep(20)
+    before = store.counts["get"]
+    await asyncio.sleep(60)
+    assert store.counts["get"] - before <= 4 * 60 / 7
+    for key in classes:
+        one.keep(key, a_verdict())
+    assert await asyncio.gather(*waiting) == [known()] * 1000
+    await one.close()
+    await other.close()
+    assert store.held == set()
+
+
+@simulated
+async def test_a_verdict_of_a_second_choice_is_not_kept_for_long():
+    store = FakeVerdicts()
+    cache = a_cache(store, ttl=7200)
+    cache.keep(DISK, a_verdict(), first_choice=False)
+    await told(cache)
+    assert store.verdicts[DISK][1] - store.now == pytest.approx(SECOND_BEST, abs=1)
+    await asyncio.sleep(SECOND_BEST - 1)
+    assert cache.known(DISK) == known()
+    await asyncio.sleep(2)
+    assert cache.known(DISK) is None
 
 
 @simulated

@@ -11,7 +11,7 @@ from proxy.classification.classes import class_key
 from proxy.classification.classification import Category, Classification, Severity, Source
 from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService
-from proxy.errors import ClassifierRejected, ClassifierTimeout
+from proxy.errors import ClassifierOpen, ClassifierRejected, ClassifierTimeout
 from proxy.policy import SeverityFloor
 
 
@@ -151,6 +151,22 @@ async def test_a_row_of_failures_is_logged_once_and_so_is_its_end(service_with, 
     assert said.count("answers again") == 1
     assert "sk-1" not in said
     assert service.last_outcome == "rejected: Auth 401"
+
+
+async def test_a_model_that_fails_every_other_time_is_not_logged_each_time(service_with, capsys):
+    service = service_with(FakeModel([ClassifierTimeout("Timeout"), verdict()] * 20), cache=False)
+    for _ in range(40):
+        await service.classify([an_alert()], 1)
+    said = capsys.readouterr().out
+    assert (said.count("the model fails"), said.count("answers again")) == (1, 1)
+
+
+async def test_the_last_outcome_is_that_a_model_is_left_alone(service_with, capsys):
+    service = service_with(FakeModel([ClassifierTimeout("Timeout"), ClassifierOpen("left alone")]), cache=False)
+    for _ in range(2):
+        await service.classify([an_alert()], 1)
+    assert service.last_outcome == "breaker_open: left alone"
+    assert capsys.readouterr().out.count("the model fails") == 1
 
 
 async def test_without_fallback_nobody_answers_for_the_model(service_with):

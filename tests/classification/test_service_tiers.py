@@ -7,9 +7,10 @@ from fakes import FakeModel, verdict
 from simulated import simulated
 from tiers import FakeVerdicts, Replica, SlowModel, class_of
 
-from proxy.classification.cache import AWAY, FAILED, LEASE
+from proxy.classification.cache import FAILED, SECOND_BEST
 from proxy.classification.classification import Severity, Source
 from proxy.classification.service import LOOKUP
+from proxy.classification.turns import AWAY, LEASE
 from proxy.errors import (
     ClassifierBusy,
     ClassifierInvalidAnswer,
@@ -235,14 +236,17 @@ async def test_when_the_asker_is_closed_the_other_asks():
 
 
 @simulated
-async def test_a_store_that_goes_away_while_one_waits_for_another_means_a_call_of_its_own():
+async def test_a_store_that_stays_away_while_one_waits_for_another_means_a_call_of_its_own():
     store, models = FakeVerdicts(), [SlowModel(60), SlowModel(0.5)]
     async with Replica(models[0], store) as one, Replica(models[1], store) as other:
         await one.ask("Disk", wait=0.1)
         waiting = asyncio.create_task(other.ask("Disk"))
         await asyncio.sleep(1)
         store.faults = dict.fromkeys(("get", "put", "lease", "release"), AWAY_NOW)
-        assert sources(await waiting) == [Source.LLM]
+        assert sources(await waiting) == [Source.RULES]
+        assert models[1].asked == []
+        await asyncio.sleep(AWAY + 1)
+        assert len(models[1].asked) == 1
 
 
 @pytest.mark.parametrize("error", [ClassifierTimeout("x"), ClassifierInvalidAnswer("x"), ZeroDivisionError("x")])
@@ -312,3 +316,17 @@ async def test_what_is_stored_is_what_the_model_said_and_not_what_was_made_of_it
         await asyncio.sleep(1)
         [(kept, until)] = store.verdicts.values()
         assert (kept, until - store.now) == (verdict(Severity.NOISE), pytest.approx(99))
+
+
+@pytest.mark.parametrize(("first_choice", "calls"), [("fake-1", 1), ("another", 2), ("", 1)])
+def test_what_a_second_choice_said_is_asked_again_soon(first_choice, calls):
+    @simulated
+    async def scenario():
+        model = FakeModel([verdict()])
+        async with Replica(model, first_choice=first_choice) as proxy:
+            await proxy.ask("Disk")
+            await asyncio.sleep(SECOND_BEST + 1)
+            await proxy.ask("Disk")
+        assert len(model.asked) == calls
+
+    scenario()

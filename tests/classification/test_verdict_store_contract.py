@@ -13,6 +13,7 @@ from redis_servers import redis_server
 from verdicts import RECORD, a_class, a_record, a_verdict
 
 from proxy.classification import answers
+from proxy.classification.cache import ClassCache
 from proxy.classification.classification import Category, Confidence, Severity
 from proxy.classification.stores import records
 from proxy.classification.stores.redis import RedisVerdicts
@@ -53,7 +54,7 @@ async def test_an_empty_store_knows_nothing(store):
     ],
 )
 async def test_a_verdict_is_kept_whole(store, verdict):
-    await store.put(A, verdict, 1234.5)
+    await store.put({A: Cached(verdict, 1234.5)})
     cached = (await store.get([A]))[A]
     assert cached.classification == verdict
     assert 1200 < cached.left <= 1234.5
@@ -61,42 +62,42 @@ async def test_a_verdict_is_kept_whole(store, verdict):
 
 async def test_of_many_classes_those_are_found_that_are_there(store):
     every = {a_class(f"{n}"): a_verdict(["critical", "info"][n % 2], summary=f"{n}") for n in range(300)}
-    await asyncio.gather(*(store.put(key, verdict, 60) for key, verdict in every.items()))
+    await asyncio.gather(*(store.put({key: Cached(verdict, 60)}) for key, verdict in every.items()))
     found = await store.get([*every, A])
     assert {key: cached.classification for key, cached in found.items()} == every
 
 
 async def test_what_is_put_takes_the_place_of_what_was_there(store):
-    await store.put(A, a_verdict("info"), 1000)
-    await store.put(A, a_verdict("critical"), 50)
+    await store.put({A: Cached(a_verdict("info"), 1000)})
+    await store.put({A: Cached(a_verdict("critical"), 50)})
     cached = (await store.get([A]))[A]
     assert cached.classification == a_verdict("critical")
     assert cached.left <= 50
 
 
 async def test_what_has_nothing_left_has_ended(store):
-    await store.put(A, a_verdict(), 0.05)
-    await store.put(B, a_verdict(), 60)
+    await store.put({A: Cached(a_verdict(), 0.05)})
+    await store.put({B: Cached(a_verdict(), 60)})
     await asyncio.sleep(0.1)
     assert set(await store.get([A, B])) == {B}
 
 
 @pytest.mark.parametrize("ttl", [0, -1])
 async def test_what_has_nothing_left_when_it_is_put_changes_nothing(store, ttl):
-    await store.put(A, a_verdict("info"), 60)
+    await store.put({A: Cached(a_verdict("info"), 60)})
     for key in (A, B):
-        await store.put(key, a_verdict("critical"), ttl)
+        await store.put({key: Cached(a_verdict("critical"), ttl)})
     found = await store.get([A, B])
     assert {key: cached.classification for key, cached in found.items()} == {A: a_verdict("info")}
 
 
 async def test_nothing_is_kept_for_ever(store):
-    await store.put(A, a_verdict(), 1e12)
+    await store.put({A: Cached(a_verdict(), 1e12)})
     assert YEAR - 60 < (await store.get([A]))[A].left <= YEAR
 
 
 async def test_what_is_stored_is_what_the_verdict_says_and_nothing_else(store, inside):
-    await store.put(A, replace(a_verdict(), rule="a rule"), 60)
+    await store.put({A: Cached(replace(a_verdict(), rule="a rule"), 60)})
     assert json.loads(inside.read(A)) == RECORD
 
 
@@ -127,7 +128,7 @@ SPOILT = {
 
 
 async def test_what_cannot_be_read_is_absent_and_gives_way(store, inside):
-    await store.put(B, a_verdict(), 60)
+    await store.put({B: Cached(a_verdict(), 60)})
     keys = {what: a_class(what) for what in SPOILT}
     for what, key in keys.items():
         inside.write(key, SPOILT[what])
@@ -136,12 +137,12 @@ async def test_what_cannot_be_read_is_absent_and_gives_way(store, inside):
     assert {what for what, key in keys.items() if key in found} == set()
     assert set(found) == {A, B}
     for key in keys.values():
-        await store.put(key, a_verdict(), 60)
+        await store.put({key: Cached(a_verdict(), 60)})
     assert set(await store.get([*keys.values()])) == set(keys.values())
 
 
 async def test_text_from_a_poisoned_store_is_plain_and_short(store, inside):
-    await store.put(B, a_verdict(), 60)
+    await store.put({B: Cached(a_verdict(), 60)})
     text = "See [here](http://example.com) <script>alert(1)</script> <!channel> now\x00\n" + "x" * 500
     inside.write(A, a_record(summary=text, recommendations=[text] * 9))
     verdict = (await store.get([A]))[A].classification
@@ -156,50 +157,68 @@ async def test_text_from_a_poisoned_store_is_plain_and_short(store, inside):
 
 async def test_a_store_of_its_own_lets_everybody_ask(store):
     if not store.shared:
-        assert await store.lease(A, "one", 60)
-        assert await store.lease(A, "other", 60)
-        await store.release(A, "one")
+        assert await store.lease([A], "one", 60)
+        assert await store.lease([A], "other", 60)
+        await store.release([A], "one")
 
 
 @shared
 async def test_one_of_many_is_to_ask(opened):
     stores = [opened() for _ in range(5)]
-    granted = await asyncio.gather(*(store.lease(A, f"{n}", 60) for n, store in enumerate(stores)))
-    assert granted.count(True) == 1
-    assert await stores[0].lease(B, "0", 60)
+    granted = await asyncio.gather(*(store.lease([A], f"{n}", 60) for n, store in enumerate(stores)))
+    assert sorted(map(len, granted)) == [0, 0, 0, 0, 1]
+    assert await stores[0].lease([B], "0", 60)
+
+
+@shared
+async def test_in_a_storm_of_classes_each_is_asked_about_by_one(opened):
+    classes = [a_class(f"{n}") for n in range(1000)]
+    caches = [ClassCache(3600, store=opened()) for _ in range(2)]
+    turns = {(n, key): asyncio.create_task(cache.turn(key)) for n, cache in enumerate(caches) for key in classes}
+    while sum(turn.done() for turn in turns.values()) < len(classes):
+        await asyncio.sleep(0.01)
+    asking = [key for (_, key), turn in turns.items() if turn.done() and turn.result() is None]
+    assert sorted(asking) == sorted(classes)
+    for (n, key), turn in turns.items():
+        if turn.done():
+            caches[n].keep(key, a_verdict())
+    found = await asyncio.gather(*turns.values())
+    assert [verdict is None for verdict in found].count(True) == len(classes)
+    for cache in caches:
+        await cache.close()
 
 
 @shared
 async def test_who_holds_a_lease_gets_it_again_and_for_longer(store, inside):
-    assert await store.lease(A, "one", 30)
-    assert await store.lease(A, "one", 60)
+    assert await store.lease([A], "one", 30)
+    assert await store.lease([A], "one", 60)
     assert 30_000 < inside.run("PTTL", "l", A) <= 60_000
-    assert not await store.lease(A, "other", 60)
+    assert not await store.lease([A], "other", 60)
 
 
 @shared
 async def test_a_lease_is_given_back_by_its_holder_alone(store):
-    assert await store.lease(A, "one", 60)
-    await store.release(A, "other")
-    assert not await store.lease(A, "other", 60)
-    await store.release(A, "one")
-    assert await store.lease(A, "other", 60)
-    await store.release(B, "one")  # nobody's
+    assert await store.lease([A], "one", 60)
+    await store.release([A], "other")
+    assert not await store.lease([A], "other", 60)
+    await store.release([A], "one")
+    assert await store.lease([A], "other", 60)
+    await store.release([B], "one")  # nobody's
 
 
 @shared
 async def test_a_lease_ends_by_itself(store):
-    assert await store.lease(A, "one", 0.05)
+    assert await store.lease([A], "one", 0.05)
     await asyncio.sleep(0.1)
-    assert await store.lease(A, "other", 60)
-    await store.release(A, "one")  # the one that it had has ended
-    assert not await store.lease(A, "third", 60)
+    assert await store.lease([A], "other", 60)
+    await store.release([A], "one")  # the one that it had has ended
+    assert not await store.lease([A], "third", 60)
 
 
 @shared
 async def test_a_lease_keeps_nobody_from_the_verdict(store):
-    assert await store.lease(A, "one", 60)
-    await store.put(A, a_verdict(), 60)
+    assert await store.lease([A], "one", 60)
+    await store.put({A: Cached(a_verdict(), 60)})
     assert set(await store.get([A])) == {A}
 
 
@@ -213,12 +232,12 @@ async def test_a_key_of_another_type_is_absent_and_gives_way(store, inside, fore
     for kind in "vl":
         inside.run(foreign, kind, A, *fields)
         inside.run("PEXPIRE", kind, A, 60_000)
-    await store.release(A, "one")
+    await store.release([A], "one")
     assert dict(await store.get([A])) == {}
-    assert await store.lease(A, "one", 60)
-    await store.put(A, a_verdict(), 60)
+    assert await store.lease([A], "one", 60)
+    await store.put({A: Cached(a_verdict(), 60)})
     assert set(await store.get([A])) == {A}
-    assert not await store.lease(A, "other", 60)
+    assert not await store.lease([A], "other", 60)
 
 
 @shared
@@ -226,8 +245,8 @@ async def test_a_key_without_an_end_is_absent_and_gives_way(store, inside):
     inside.run("SET", "v", A, a_record())
     inside.run("SET", "l", A, "somebody")
     assert dict(await store.get([A])) == {}
-    assert await store.lease(A, "one", 60)
-    await store.put(A, a_verdict(), 60)
+    assert await store.lease([A], "one", 60)
+    await store.put({A: Cached(a_verdict(), 60)})
     assert 0 < inside.run("PTTL", "v", A) <= 60_000
     assert 0 < inside.run("PTTL", "l", A) <= 60_000
 
@@ -243,10 +262,10 @@ async def until_it_works(store: RedisVerdicts) -> None:
     async with asyncio.timeout(15):
         while True:
             with contextlib.suppress(StoreError):
-                await store.put(C, a_verdict(), 60)
+                await store.put({C: Cached(a_verdict(), 60)})
                 # Now its clock is known, and it knows the scripts.
-                await store.lease(C, "one", 60)
-                await store.release(C, "one")
+                await store.lease([C], "one", 60)
+                await store.release([C], "one")
                 return
             await asyncio.sleep(0.02)
 
@@ -254,13 +273,13 @@ async def until_it_works(store: RedisVerdicts) -> None:
 async def test_a_redis_that_is_frozen_is_an_error_soon_and_comes_back(own, redis_verdicts):
     store = redis_verdicts(own.url, 0.1)
     await until_it_works(store)
-    assert await store.lease(B, "one", 60)
+    assert await store.lease([B], "one", 60)
     own.freeze()
     for attempt in (
         store.get([A]),
-        store.put(A, a_verdict(), 60),
-        store.lease(A, "one", 60),
-        store.release(B, "one"),
+        store.put({A: Cached(a_verdict(), 60)}),
+        store.lease([A], "one", 60),
+        store.release([B], "one"),
     ):
         begun = time.monotonic()
         with pytest.raises(StoreTimeout, match=r"does not answer within 0\.1 s"):
@@ -269,15 +288,15 @@ async def test_a_redis_that_is_frozen_is_an_error_soon_and_comes_back(own, redis
     own.thaw()
     await until_it_works(store)
     # What was given up was not done when the server heard of it.
-    assert await store.lease(A, "other", 60)
-    assert not await store.lease(B, "other", 60)
+    assert await store.lease([A], "other", 60)
+    assert not await store.lease([B], "other", 60)
 
 
 async def test_a_redis_that_is_gone_is_an_error_until_it_is_back(own, redis_verdicts):
     store = redis_verdicts(own.url, 1)
     await until_it_works(store)
     own.kill()
-    for attempt in (store.get([C]), store.put(A, a_verdict(), 60), store.lease(A, "one", 60)):
+    for attempt in (store.get([C]), store.put({A: Cached(a_verdict(), 60)}), store.lease([A], "one", 60)):
         with pytest.raises(StoreError, match=r"^Redis at 127\.0\.0\.1:\d+: "):
             await attempt
     own.start()
@@ -287,21 +306,21 @@ async def test_a_redis_that_is_gone_is_an_error_until_it_is_back(own, redis_verd
 
 async def test_a_redis_that_is_almost_full_takes_decisions_and_no_verdicts(own, redis_verdicts, prefix):
     store = redis_verdicts(own.url)
-    await store.put(A, a_verdict(), 60)
+    await store.put({A: Cached(a_verdict(), 60)})
     with own.client() as client:
         client.execute_command("DEBUG", "POPULATE", 40_000, "of-others", 500)
         used = int(client.info("memory")["used_memory"])
         client.config_set("maxmemory", used * 110 // 100)
     with pytest.raises(StoreError, match="almost full"):
-        await store.put(B, a_verdict(), 60)
+        await store.put({B: Cached(a_verdict(), 60)})
     assert set(await store.get([A, B])) == {A}
-    assert await store.lease(B, "one", 60)
+    assert await store.lease([B], "one", 60)
     async with RedisStore(own.url, prefix=prefix, timeout=5) as decisions:
         await decisions.write_state("taken")
         assert (await decisions.beat("me", "")).state == "taken"
     with own.client() as client:
         client.config_set("maxmemory", used * 2)
-    await store.put(B, a_verdict(), 60)
+    await store.put({B: Cached(a_verdict(), 60)})
 
 
 async def test_the_documented_acl_is_enough(own, redis_verdicts, prefix):
@@ -311,10 +330,10 @@ async def test_the_documented_acl_is_enough(own, redis_verdicts, prefix):
             "+@pubsub", "+@scripting", "+time", "+ping",
         )  # fmt: skip
     store = redis_verdicts(own.url, username="proxy", password="hunter2")
-    assert await store.lease(A, "one", 60)
-    await store.put(A, a_verdict(), 60)
+    assert await store.lease([A], "one", 60)
+    await store.put({A: Cached(a_verdict(), 60)})
     assert set(await store.get([A])) == {A}
-    await store.release(A, "one")
+    await store.release([A], "one")
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "{a}", "a*", "a?"])
@@ -324,7 +343,7 @@ def test_a_prefix_that_is_none_is_refused(prefix):
 
 
 async def test_verdicts_and_decisions_of_one_prefix_do_not_meet(alone, redis_verdicts, prefix):
-    await redis_verdicts(alone.url).put(A, a_verdict(), 60)
+    await redis_verdicts(alone.url).put({A: Cached(a_verdict(), 60)})
     async with RedisStore(alone.url, prefix=prefix, timeout=5) as decisions:
         assert [kept async for slice_ in decisions.load() for kept in slice_] == []
 
@@ -352,7 +371,20 @@ def test_a_models_verdict_reads_as_it_was_written(members):
 
 def test_half_a_character_is_no_reason_to_fail():
     verdict = a_verdict(model="half \ud83d")
-    assert records.read(records.written(verdict), 1) is None
+    assert records.read(records.written(verdict), 1) == Cached(replace(verdict, model="half _"), 1)
+
+
+@pytest.mark.parametrize("model", ["accounts/…#x/deployments/y", "a//b", "a///b", "gpt (beta)", "<b>", "m" * 300])
+def test_a_model_of_any_name_has_a_record(model: str):
+    cached = records.read(records.written(a_verdict(model=model)), 1)
+    assert cached is not None
+    assert cached.classification.summary == a_verdict().summary
+
+
+@pytest.mark.parametrize("name", ["ops@corp.example", "db-7.eu.example.com", "10.0.0.7", "aa:bb:cc:dd:ee:ff"])
+def test_what_was_restored_from_an_alert_stays_in_its_place(name: str):
+    verdict = a_verdict(summary=f"Mail to {name} fails.", recommendations=(f"Ask {name}.",))
+    assert records.read(records.written(verdict), 1) == Cached(verdict, 1)
 
 
 _JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | _TEXT, st.lists, max_leaves=5)
@@ -362,7 +394,7 @@ _JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | _
 def test_of_whatever_an_object_holds_a_model_could_have_said_the_same(members):
     found = records.read(json.dumps(members).encode(), 1)
     if found is not None:
-        assert found.classification == answers.verdict(members, members["model"])
+        assert found.classification == answers.verdict(members, members["model"], restored=True)
         assert members["format"] == 1
 
 

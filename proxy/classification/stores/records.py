@@ -23,13 +23,15 @@ LIMIT: Final = 16 * 1024
 """Bytes beyond which no adapter reads a record. The longest of ours has a quarter."""
 AT_MOST: Final = 366 * 24 * 3600.0
 """Seconds that a verdict is kept, whatever was asked for. More can only be a clock that was wrong."""
-# As providers name models: no markup, no control characters.
-_MODEL: Final = re.compile(r"[\w.:/@+ -]{0,256}")
+# As providers name models: no markup, no control characters, no address.
+_MODEL: Final = re.compile(r"(?!.*//)[\w.:/@+ -]{0,256}")
+_NO_MODEL: Final = re.compile(r"[^\w.:/@+ -]|(?<=/)/")
 
 
 def written(verdict: Classification) -> bytes:
-    """Return the record of `verdict`."""
-    record = {"format": FORMAT, "model": verdict.model, **answers.members(verdict)}
+    """Return the record of `verdict`; a model's name with a `_` for what no record may hold."""
+    model = _NO_MODEL.sub("_", verdict.model)[:256]
+    record = {"format": FORMAT, "model": model, **answers.members(verdict)}
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
@@ -42,9 +44,9 @@ def read(record: bytes, left: float) -> Cached | None:
     if not isinstance(members, dict) or members.get("format") != FORMAT:
         return None
     model = members.get("model")
-    if not isinstance(model, str) or not _MODEL.fullmatch(model) or "//" in model:
+    if not isinstance(model, str) or not _MODEL.fullmatch(model):
         return None
     try:
-        return Cached(answers.verdict(members, model), left)
+        return Cached(answers.verdict(members, model, restored=True), left)
     except ClassifierInvalidAnswer:
         return None

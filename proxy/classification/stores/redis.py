@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import ClassVar, Final, Self
 
 from proxy.classification.classes import ClassKey
-from proxy.classification.classification import Classification
 from proxy.classification.stores.records import AT_MOST, LIMIT, read, written
 from proxy.classification.verdicts import Cached
 from proxy.storage.rounds import Call, Rounds, Script, checked
@@ -95,19 +94,22 @@ class RedisVerdicts:
             if held and (cached := read(held[0], held[1] / 1000))
         }
 
-    async def put(self, key: ClassKey, verdict: Classification, ttl: float) -> None:
-        if ttl > 0:
-            await self._rounds.run(
-                _PUT, [Call((self._verdict + key.hex(),), (written(verdict), _milliseconds(ttl), ROOM))]
-            )
+    async def put(self, verdicts: Mapping[ClassKey, Cached]) -> None:
+        calls = [
+            Call((self._verdict + key.hex(),), (written(cached.classification), _milliseconds(cached.left), ROOM))
+            for key, cached in verdicts.items()
+            if cached.left > 0
+        ]
+        await self._rounds.run(_PUT, calls)
 
-    async def lease(self, key: ClassKey, holder: str, seconds: float) -> bool:
-        call = Call((self._lease + key.hex(),), (holder, _milliseconds(seconds)))
-        ((_, _, granted),) = await self._rounds.run(_LEASE, [call])
-        return bool(granted)
+    async def lease(self, keys: Collection[ClassKey], holder: str, seconds: float) -> Collection[ClassKey]:
+        asked = list(keys)
+        calls = [Call((self._lease + key.hex(),), (holder, _milliseconds(seconds))) for key in asked]
+        answers = await self._rounds.run(_LEASE, calls)
+        return {key for key, (_, _, granted) in zip(asked, answers, strict=True) if granted}
 
-    async def release(self, key: ClassKey, holder: str) -> None:
-        await self._rounds.run(_RELEASE, [Call((self._lease + key.hex(),), (holder,))])
+    async def release(self, keys: Collection[ClassKey], holder: str) -> None:
+        await self._rounds.run(_RELEASE, [Call((self._lease + key.hex(),), (holder,)) for key in keys])
 
 
 def _milliseconds(seconds: float) -> int:

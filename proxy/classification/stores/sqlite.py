@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import ClassVar, Final, Self
 
 from proxy.classification.classes import ClassKey
-from proxy.classification.classification import Classification
 from proxy.classification.stores.records import AT_MOST, LIMIT, read, written
 from proxy.classification.verdicts import Cached
 from proxy.storage.database import Call, Database, Kind, Worker
@@ -78,14 +77,17 @@ class SqliteVerdicts:
     async def get(self, keys: Collection[ClassKey]) -> Mapping[ClassKey, Cached]:
         return await self._worker.do(partial(self._file.get, list(keys)))
 
-    async def put(self, key: ClassKey, verdict: Classification, ttl: float) -> None:
-        if ttl > 0:
-            await self._worker.do(partial(self._file.put, key, written(verdict), ttl), may_be_late=True)
+    async def put(self, verdicts: Mapping[ClassKey, Cached]) -> None:
+        records = {
+            key: (written(cached.classification), cached.left) for key, cached in verdicts.items() if cached.left > 0
+        }
+        if records:
+            await self._worker.do(partial(self._file.put, records), may_be_late=True)
 
-    async def lease(self, key: ClassKey, holder: str, seconds: float) -> bool:
-        return True  # a lease in the file would keep the next process from asking when this one is killed
+    async def lease(self, keys: Collection[ClassKey], holder: str, seconds: float) -> Collection[ClassKey]:
+        return keys  # a lease in the file would keep the next process from asking when this one is killed
 
-    async def release(self, key: ClassKey, holder: str) -> None:
+    async def release(self, keys: Collection[ClassKey], holder: str) -> None:
         pass
 
 
@@ -116,13 +118,16 @@ class _File(Database):
                     found[key] = cached
         return found
 
-    def put(self, key: ClassKey, record: bytes, ttl: float, call: Call) -> None:
+    def put(self, records: Mapping[ClassKey, tuple[bytes, float]], call: Call) -> None:
         with self.written(call) as db:
             now = self.now()
-            db.execute("REPLACE INTO verdicts VALUES (?, ?, ?)", (key, now + min(ttl, AT_MOST), record))
+            db.executemany(
+                "REPLACE INTO verdicts VALUES (?, ?, ?)",
+                [(key, now + min(seconds, AT_MOST), record) for key, (record, seconds) in records.items()],
+            )
             due = self.monotonic() >= self._sweep_at or self._unswept >= self._capacity // 100
             swept = due and self._swept(db, now)
-        self._unswept += 1
+        self._unswept += len(records)
         if swept:
             self._unswept, self._sweep_at = 0, self.monotonic() + SWEEP
 
