@@ -60,6 +60,12 @@ def test_one_moments_calls_do_not_open_the_breaker():
     assert llm.circuit_breaker.max_failures > llm.concurrency
 
 
+@pytest.mark.parametrize(("failures", "warned"), [("4", True), ("5", False)])
+def test_failures_that_calls_of_one_moment_reach_are_worth_a_warning(failures, warned):
+    warnings = load(LLM_CIRCUIT_BREAKER_MAX_FAILURES=failures).warnings
+    assert any("max_failures (4) should be more than llm.concurrency (4)" in one for one in warnings) is warned
+
+
 def test_a_slow_call_that_the_timeout_forbids_is_worth_a_warning():
     given = {"LLM_TIMEOUT": "20s", "LLM_CIRCUIT_BREAKER_SLOW_CALL": "20s"}
     said = "slow_call (20s) is not shorter than llm.timeout (20s): no call will be slow"

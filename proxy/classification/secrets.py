@@ -79,11 +79,17 @@ _PROSE: Final = frozenset({
 
 
 def names_a_secret(name: str) -> bool:
-    """Return whether the whole value of a label of this name is a secret, as with `db_password`."""
-    return _SECRET_NAME.search(name)
+    """Return whether the whole value of a label of this name is a secret, as with `db_password` and `dbPassword2`."""
+    return _SECRET_NAME.search(_HUMP.sub("_", name))
 
 
-_SECRET_NAME: Final = Pattern(rf"(?:^|[^a-z])(?:{_NAMES}|authorization|cookie)$", ignore_case=True)
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# Long words are secrets behind anything, as in smtppassword; short ones would be the ends of others.
+_SECRET_NAME: Final = Pattern(
+    rf"(?:(?:^|[^a-z])(?:{_NAMES}|authorization|cookie|pass)|password|passwd|passphrase|secret|token|api[_.-]?key)"
+    r"(?:[_.-]?(?:hash|file|value|[0-9]+))?$",
+    ignore_case=True,
+)
 
 
 def _value(text: str, start: int, end: int) -> Span | None:

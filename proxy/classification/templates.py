@@ -4,8 +4,8 @@
     {% block user %}   what it is shown of one alert                   {% endblock %}
 
 It is the operator's own text, so the limits are against slips rather than against malice: loops, ranges and the text
-that comes out are bounded, what could make a text of any length is refused, and a mistake is said with its line. No
-file is read from within it. What an alert says is a value and never part of the template.
+that comes out are bounded, some of what makes long texts of short ones is refused, and a mistake is said with its line.
+No file is read from within it. What an alert says is a value and never part of the template.
 """
 
 from __future__ import annotations

@@ -425,6 +425,13 @@ class Settings(Section):
                 f"alertmanager.replicas is {self.alertmanager.replicas}, and store.url ({self.store.url}) is not "
                 "shared: all labels will be the rules', and the mode cannot be switched at run time; want redis://…",
             )
+        failures = self.llm.circuit_breaker.max_failures
+        if failures <= self.llm.concurrency:
+            yield Remark(
+                ("llm.circuit_breaker.max_failures", "llm.concurrency"),
+                f"llm.circuit_breaker.max_failures ({failures}) should be more than llm.concurrency "
+                f"({self.llm.concurrency}): the calls of one moment, lost together, stop the model",
+            )
         slow = self.llm.circuit_breaker.slow_call
         if slow is not None and slow >= self.llm.timeout:
             yield Remark(

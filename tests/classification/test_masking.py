@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.classification import masking
 from proxy.classification.masking import Field, Masked, Masking, cut
+from proxy.classification.secrets import names_a_secret
 from proxy.matchers import Pattern
 
 BLOCK = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nowIB\n-----END RSA PRIVATE KEY-----"
@@ -207,6 +208,22 @@ def test_placeholders_of_the_alert_itself_are_not_given_out():
 def test_only_what_the_class_shares_is_put_back(said: str, read: str):
     fields = [Field("10.0.0.7", shared=True), Field("10.0.0.8 and 10.0.0.7 of ada@example.com")]
     assert Masking().mask(fields).restore(said) == read
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("password", "db_password", "DB-PASSWORD", "dbPassword", "smtppassword", "passwordHash", "password_file"),
+        *("password2", "pass", "db.pass", "githubToken", "access_token_1", "apiKey", "mySessionKey", "clientSecret"),
+    ],
+)
+def test_the_name_of_a_label_says_that_its_value_is_a_secret(name: str):
+    assert names_a_secret(name)
+
+
+@pytest.mark.parametrize("name", ["keyboard", "bypass", "compass", "monkey", "tokenizer", "passenger", "key", "design"])
+def test_a_name_that_only_looks_like_one_does_not(name: str):
+    assert not names_a_secret(name)
 
 
 def test_a_cut_never_leaves_part_of_a_placeholder():
