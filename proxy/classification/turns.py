@@ -87,10 +87,8 @@ class Turns:
 
         Whoever got the turn says `tell` in the end. One at a time may wait for a class.
         """
-        if not self._store.shared or self._is_away:
+        if not self._store.shared:
             return None
-        if self._news.get(key, self) is None:
-            del self._news[key]  # we give it back, and take it again
         now = self._monotonic()
         want = self._wants[key] = _Want(asyncio.get_running_loop().create_future(), now, now)
         self._speak()
@@ -113,9 +111,9 @@ class Turns:
         """Give back what is held, and wait for what the store is still being told."""
         for key, want in list(self._wants.items()):
             self._settle(key, want, None)
+            self.tell(key, None)
         for key in list(self._held):
             self.tell(key, None)
-        self._changed.set()
         if self._speaking is not None:
             await asyncio.wait({self._speaking})
 
@@ -137,8 +135,7 @@ class Turns:
                 await self._look()
                 await self._renew()
                 due = min((*self._held.values(), *(want.due for want in self._wants.values())), default=0.0)
-                if not self._news:
-                    await self._sleep(due - self._monotonic())
+                await self._sleep(due - self._monotonic())
         finally:
             self._speaking = None
 
@@ -156,8 +153,8 @@ class Turns:
         verdicts = {key: verdict for key, verdict in news.items() if verdict is not None}
         if verdicts:
             await self._tried(self._store.put(verdicts))
-        if self._store.shared and (over := [key for key in news if key not in self._held]):
-            await self._tried(self._store.release(over, self._holder))
+        if self._store.shared:
+            await self._tried(self._store.release(list(news), self._holder))
         for key, told in news.items():
             if self._news.get(key, self) is told:
                 del self._news[key]
@@ -177,10 +174,9 @@ class Turns:
         for key in keys:
             want, cached = self._wants.get(key), (found or {}).get(key)
             is_ours = ours is not None and key in ours
-            if want is None or want is not due[key]:  # given up meanwhile, and perhaps wanted again
-                if is_ours and want is None:
-                    self.tell(key, None)
-            elif cached is not None:
+            if want is None or want is not due[key]:
+                continue  # given up meanwhile, and perhaps wanted again
+            if cached is not None:
                 self._settle(key, want, cached)
                 if is_ours:
                     self.tell(key, None)

@@ -341,7 +341,7 @@ async def test_a_verdict_that_came_between_the_look_and_the_turn_is_used_and_the
     assert store.held == set()
 
 
-@pytest.mark.parametrize("after", [0.05, 0.15, 0.25], ids=lambda s: f"after {s} s")
+@pytest.mark.parametrize("after", [0.05, 0.1, 0.15, 0.2, 0.25], ids=lambda s: f"after {s} s")
 def test_a_turn_that_is_broken_off_is_given_back(after):
     @simulated
     async def scenario():
@@ -385,6 +385,29 @@ async def test_what_is_told_of_a_class_is_told_in_order():
     await cache.close()
     await asyncio.sleep(1)
     assert store.verdicts[DISK][0] == a_verdict("critical")
+
+
+@simulated
+async def test_a_call_that_is_given_up_takes_nothing_from_what_is_still_to_be_told():
+    store = FakeVerdicts(delay=0.5)
+    cache = a_cache(store)
+    cache.give_up(CPU)
+    await asyncio.sleep(0.1)
+    cache.keep(DISK, a_verdict())
+    cache.give_up(DISK)
+    await cache.close()
+    assert set(store.verdicts) == {DISK}
+
+
+@simulated
+async def test_who_waits_for_a_turn_when_all_ends_goes_free_and_holds_nothing():
+    store = FakeVerdicts(delay=0.1)
+    cache = a_cache(store)
+    turn = asyncio.create_task(cache.turn(DISK))
+    await asyncio.sleep(0.05)
+    await cache.close()
+    assert await turn is None
+    assert store.held == set()
 
 
 @simulated
