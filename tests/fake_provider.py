@@ -15,6 +15,7 @@ It may be replaced at any time.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import struct
@@ -92,6 +93,13 @@ class Huge:
 
 
 @dataclass(frozen=True)
+class Zipped:
+    """An answer that is compressed, whether or not the client likes it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Html:
     """A 200 from something that is no model, such as a login page."""
 
@@ -114,7 +122,7 @@ class Slow:
     after: float
 
 
-Answer = Text | Status | Hang | Drip | Pause | Reset | ResetAfter | Huge | Html | Nothing | Empty | Slow
+Answer = Text | Status | Hang | Drip | Pause | Reset | ResetAfter | Huge | Zipped | Html | Nothing | Empty | Slow
 
 
 def verdict(**members: object) -> Text:
@@ -295,6 +303,10 @@ async def _play(answer: Answer, http: web.Request, request: Request, wire: Wire)
             for start in range(0, size, 65_536):
                 await response.write(_huge(text, start, request, wire))
             return response
+        case Zipped(text):
+            kind = wire.content_type if request.streamed else "application/json"
+            packed = gzip.compress(b"".join(_frames(Said(text), request, wire)), 1)
+            return web.Response(body=packed, content_type=kind, headers={"Content-Encoding": "gzip"})
         case Reset():
             return _reset(http)
 

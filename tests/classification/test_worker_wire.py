@@ -29,6 +29,7 @@ from fake_provider import (
     ResetAfter,
     Status,
     Text,
+    Zipped,
     verdict,
 )
 from workers import ALERT, PROVIDERS, SECRET, Pool
@@ -55,6 +56,7 @@ LABELS = (Severity.WARNING, Category.CAPACITY, Confidence.HIGH)
 GOOD = verdict().text
 BARE = Classification(*LABELS, Source.LLM)
 """Labels and no text."""
+WHOLE = replace(BARE, summary="The disk fills up.", recommendations=("Delete old files.",))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -157,6 +159,12 @@ FAULTS = {
     "nesting without end": Fault(Text('{"a":' * 1200), ClassifierInvalidAnswer, 2),
     "an answer cut off before its labels": Fault(Text(GOOD[:30], cut_off=True), ClassifierInvalidAnswer, 2),
     "an answer cut off after its labels": Fault(Text(GOOD[: GOOD.index("disk")], cut_off=True), BARE, 1),
+    "an answer compressed unasked": Fault(Zipped(GOOD), WHOLE, 1),
+    "a redirect": Fault(Status(307, {"Location": "/elsewhere"}), ClassifierRejected, 1),
+    "a redirect to itself": Fault(Status(302, {"Location": ""}), ClassifierRejected, 1),
+    "a Retry-After of another age": Fault(
+        Status(429, {"Retry-After": "Mon, 01 Jan 99999999999999 00:00:00 GMT"}), ClassifierRateLimited, 2
+    ),
     "30 MiB": Fault(Huge(), ClassifierInvalidAnswer, 1, BARE, 1),
 }
 
@@ -177,11 +185,20 @@ async def test_what_becomes_of_each_fault(name: str, fault: Fault, pool: Pool, p
         assert SECRET not in repr(failed.value)
         assert "refused" not in repr(failed.value)  # a word of the provider's message
     assert len(provider.requests) == asked
+    assert provider.strays == []
     ((_, usage),) = pool.watched.usage
     assert usage.requests == asked
     if isinstance(fault.answer, Huge):
         async with asyncio.timeout(10):
             await provider.requests[0].hung_up.wait()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+async def test_a_small_parcel_is_not_unpacked_beyond_the_bound(name: str, plain: Pool, provider: FakeProvider):
+    provider.answers = [Zipped(verdict(summary=" " * 8 * 1024 * 1024).text)]
+    with pytest.raises(ClassifierInvalidAnswer, match="without end"):
+        await plain.fresh(name).classify(ALERT)
+    assert len(provider.requests) == 1
 
 
 @pytest.mark.parametrize("answer", [Hang(), Drip(GOOD, 0.05)], ids=["silence", "a dripping answer"])

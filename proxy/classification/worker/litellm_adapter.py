@@ -214,6 +214,9 @@ def our_errors(exchange: wire.Exchange | None = None) -> Iterator[None]:
     except Exception as raised:  # noqa: BLE001 - this is where a library's errors stop, whatever they are
         if exchange is not None and exchange.too_long:
             raise CompletionFailed(ClassifierInvalidAnswer("an answer without end")) from None
+        if exchange is not None and exchange.redirect:
+            error = f"a redirect ({exchange.redirect}), which is not followed: name the address itself in llm.base_url"
+            raise CompletionFailed(ClassifierRejected(error)) from None
         exc: BaseException = raised
         if isinstance(raised, _BrokenStream) and raised.__cause__ is not None:
             exc = raised.__cause__
@@ -254,7 +257,7 @@ def _retry_after(exc: BaseException, now: datetime) -> float | None:
         except ValueError:
             try:
                 date = parsedate_to_datetime(named)
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
             seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now.timestamp()
         if math.isfinite(seconds):
