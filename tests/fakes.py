@@ -79,7 +79,9 @@ class FakeModel:
         self.release = asyncio.Event()
         """Set, it lets the hanging calls answer with `verdict()`."""
 
-    async def classify(self, alert: Alert, early: Callable[[Classification], None] = unheard) -> Classification:
+    async def classify(
+        self, alert: Alert, early: Callable[[Classification], None] = unheard, seconds: float | None = None
+    ) -> Classification:
         self.asked.append(alert)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Early):

@@ -11,10 +11,12 @@ from fakes import FakeModel, an_alert, body, exchange, post, posted, settings, v
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from proxy import app
+from proxy import app, config
 from proxy.app.model import ChosenModel
 from proxy.app.prompting import chosen_prompts
 from proxy.classification import chain
+from proxy.classification.worker import client
+from proxy.config.catalog import CATALOG
 from proxy.errors import ClassifierOpen, ClassifierRejected, ClassifierTimeout, ClassifierUnavailable
 from proxy.telemetry import Metrics
 
@@ -85,7 +87,7 @@ async def test_by_default_five_failures_open_it(chosen):
 )
 async def test_its_settings_reach_the_breaker(chosen, flags, answers, why):
     class Model(FakeModel):
-        async def classify(self, alert, early=lambda _: None):
+        async def classify(self, alert, early=lambda _: None, seconds=None):
             kind = answers[len(self.asked)]
             await asyncio.sleep(0.002 if kind == "s" else 0)
             return await super().classify(alert)
@@ -151,6 +153,90 @@ async def test_a_worker_that_is_ready_again_is_asked_at_once(chosen):
     assert one.breaker == "open"
     one.model._enter("ready")
     assert await one.ask() == ["ok"]
+
+
+class Unstarted:
+    """A model worker that is not started, with what it was given."""
+
+    def __init__(self, config, **options):
+        self.config, self.options = config, options
+        self.why_unusable = ""
+        self.asked = []
+
+    def classifier(self, n):
+        return FakeModel()
+
+    async def __aenter__(self):
+        built.append(self)
+        return self
+
+    async def __aexit__(self, *_):
+        built.clear()
+
+
+built: list[Unstarted] = []
+
+
+@pytest.fixture
+async def opened(monkeypatch):
+    monkeypatch.setattr(client, "ModelWorker", Unstarted)
+    async with AsyncExitStack() as stack:
+
+        async def open_(**flags):
+            given = config.load(
+                environ={"LLM_API_KEY": "sk-of-the-first"},
+                flags={"alertmanager.url": ["http://127.0.0.1:9"], "llm.enabled": ["true"]}
+                | {name.replace("__", "."): value for name, value in flags.items()},
+            ).settings
+            prompts = Checked(chosen_prompts(given))
+            model = ChosenModel(given, prompts, Metrics(CollectorRegistry()))
+            await model.open(None, stack)
+            return built[-1], prompts
+
+        yield open_
+
+
+class Checked:
+    """Prompts that count how often they were checked."""
+
+    def __init__(self, prompts):
+        self.render = prompts.render
+        self._prompts = prompts
+        self.checks = 0
+
+    def check(self):
+        self._prompts.check()
+        self.checks += 1
+
+
+async def test_the_key_goes_to_models_of_its_own_provider_alone(opened):
+    worker, _ = await opened(
+        llm__provider=["anthropic"],
+        llm__model=["claude-haiku-4-5"],
+        llm__base_url=["http://a.example"],
+        llm__fallbacks=["openai/gpt-4o", "anthropic/claude-opus-4-5", "openai/m@http://b.example", "ollama/llama3.2"],
+    )
+    assert [(one.provider, one.model, one.api_key, one.base_url) for one in worker.config.models] == [
+        ("anthropic", "claude-haiku-4-5", "sk-of-the-first", "http://a.example"),
+        ("openai", "gpt-4o", "", None),
+        ("anthropic", "claude-opus-4-5", "sk-of-the-first", "http://a.example"),
+        ("openai", "m", "", "http://b.example"),
+        ("ollama", "llama3.2", "", None),
+    ]
+
+
+async def test_the_child_is_given_no_variable_of_a_setting(opened):
+    worker, _ = await opened()
+    assert {setting.variable for setting in CATALOG} == set(worker.config.withheld)
+
+
+async def test_answers_are_streamed_unless_they_are_not_to_be(opened):
+    assert [(await opened(**flags))[0].config.stream for flags in ({}, {"llm__stream": ["false"]})] == [True, False]
+
+
+async def test_the_template_is_tried_before_the_first_alert_waits_for_it(opened):
+    worker, prompts = await opened()
+    assert (prompts.checks, worker.options["prompt"]) == (1, prompts.render)
 
 
 async def test_a_call_has_the_configured_time(alertmanager, monkeypatch):

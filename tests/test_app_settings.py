@@ -354,6 +354,7 @@ async def test_the_settings_of_the_model_reach_its_provider(alertmanager, proxy_
             llm__max_retries="1",
             llm__concurrency="2",
             llm__max_tokens="123",
+            llm__stream="false",
         )
         proxy = await proxy_with(given)
         assert await proxy.metric("aiproxy_model_usable") == 0
@@ -364,6 +365,7 @@ async def test_the_settings_of_the_model_reach_its_provider(alertmanager, proxy_
         [request] = provider.requests
         assert (request.path, request.key) == ("/v1/chat/completions", KEY)
         assert (request.json["model"], request.json["max_tokens"]) == ("gpt-4o-mini", 123)
+        assert not request.json.get("stream")
         assert await proxy.metric('aiproxy_model_tokens_total{direction="input",provider="openai"}') == 480
         [model] = (await proxy.status())["model"]["models"]
         assert (model["requests"], model["tokens"]) == (1, {"input": 480, "output": 90})

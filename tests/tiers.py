@@ -100,7 +100,9 @@ class SlowModel(FakeModel):
         super().__init__(answers or [verdict()])
         self.seconds = seconds
 
-    async def classify(self, alert: Alert, early: Callable[[Classification], None] = unheard) -> Classification:
+    async def classify(
+        self, alert: Alert, early: Callable[[Classification], None] = unheard, seconds: float | None = None
+    ) -> Classification:
         self.asked.append(alert)
         await asyncio.sleep(self.seconds)
         self.asked.pop()  # noted again

@@ -40,6 +40,7 @@ def config(*models: Model, **changes: Any) -> ModelConfig:
         max_retries=2,
         max_tokens=300,
         stream=False,
+        withheld=frozenset(),
     )
     return replace(whole, **changes)
 
@@ -122,8 +123,14 @@ class FakeProcess:
         self._stays = stays
         self._answer = answer
         self.stopped = False
+        self.killed = 0
+        self.sent: list[Message] = []
+
+    def say(self, message: Message) -> None:
+        self._said.put_nowait(message)
 
     def send(self, message: Message) -> None:
+        self.sent.append(message)
         if self._answer and isinstance(message, Ask):
             for said in self._answer(message):
                 self._said.put_nowait(said)
@@ -137,6 +144,7 @@ class FakeProcess:
         return said
 
     def kill(self) -> None:
+        self.killed += 1
         self._said.put_nowait(None)
 
     async def stop(self, grace: float) -> None:
@@ -159,7 +167,7 @@ class Sleeps:
 
 
 def children(monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]) -> None:
-    async def start() -> object:
+    async def start(_withheld: object) -> object:
         made = make()
         if isinstance(made, Exception):
             raise made

@@ -15,7 +15,7 @@ from proxy.classification.classifier import Classifier
 from proxy.classification.prompts import Prompts
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker.keys import needs_key
-from proxy.config import Settings
+from proxy.config import Settings, variables
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class ChosenModel:
                 max_retries=self._llm.max_retries,
                 max_tokens=self._llm.max_tokens,
                 stream=self._llm.stream,
+                # All, and not only the secret ones: an address may hold a password. The child is told what it needs.
+                withheld=variables(),
             ),
             prompt=self._prompts.render,
             on_state=lambda state: self._enter(state.value),

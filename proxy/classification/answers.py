@@ -147,8 +147,12 @@ def _first_object(text: str) -> dict[str, object]:
             break
         try:
             found, _end = _DECODER.raw_decode(text, start)
-        except (ValueError, RecursionError):  # also a number of too many digits, and nesting without end
-            start = text.find("{", start + 1)
+        except json.JSONDecodeError as exc:
+            # On from where it went wrong, which may be the end: what was whole before that belongs to an object that is
+            # not, and its labels say nothing of the alert.
+            start = text.find("{", max(exc.pos, start + 1))
+        except (ValueError, RecursionError):  # not JSON's constants, a number of too many digits, nesting without end
+            break
         else:
             assert isinstance(found, dict)  # noqa: S101 - what begins with a brace is an object
             return found

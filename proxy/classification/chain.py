@@ -47,8 +47,9 @@ from proxy.errors import (
 WAITING_LIMIT: Final = 1000
 """Calls that may wait for a place."""
 GRACE: Final = 3.0
-"""Seconds that the last model in line gets beyond its time. It keeps its own deadline and says more about what went
-wrong than a cut does: the worker replaces a child that hangs, two seconds after the deadline."""
+"""Seconds for which the last model in line is waited for beyond its time. It knows its time, keeps it, and says more
+about what went wrong than a cut does: the worker replaces a child that hangs, two seconds after the deadline. With
+another model to ask there is no time for that, and the worker notices the hung child by the cut."""
 
 _NEXT: Final = (
     ClassifierUnavailable,
@@ -107,8 +108,10 @@ class Chain:
         """How many calls have a place."""
         return self._running
 
-    async def classify(self, alert: Alert, early: Early = unheard) -> Classification:
+    async def classify(self, alert: Alert, early: Early = unheard, seconds: float | None = None) -> Classification:
         """Return the verdict of the first model that has one.
+
+        `seconds` bounds all attempts together, if it is less than `timeout`.
 
         Labels that `early` has heard hold: if that model fails later its verdict stays, without text, and no other is
         asked. Raises the error of the model that was asked last; ClassifierOpen, at once, when none may be asked.
@@ -116,10 +119,10 @@ class Chain:
         if not any(link.breaker.ready for link in self._links):
             raise _all_open()
         async with self._place():
-            return await self._first_verdict(alert, early)
+            return await self._first_verdict(alert, early, seconds)
 
-    async def _first_verdict(self, alert: Alert, early: Early) -> Classification:
-        ends = self._monotonic() + self._timeout
+    async def _first_verdict(self, alert: Alert, early: Early, seconds: float | None) -> Classification:
+        ends = self._monotonic() + (self._timeout if seconds is None else min(self._timeout, seconds))
         failure: ClassifierError = _all_open()
         for n, link in enumerate(self._links):
             left = ends - self._monotonic()
@@ -131,20 +134,22 @@ class Chain:
             others = sum(later.breaker.ready for later in self._links[n + 1 :])
             # An equal share of what is left for each that may still be asked: a model that hangs leaves the next one
             # time for an answer, and one that fails at once leaves it all of its own.
-            seconds = left / (others + 1) if others else left + GRACE
+            share = left / (others + 1)
             try:
-                return await self._attempt(n, permit, alert, early, seconds)
+                return await self._attempt(n, permit, alert, early, share, 0 if others else GRACE)
             except _NEXT as exc:
                 failure = exc
         raise failure
 
-    async def _attempt(self, n: int, permit: Permit, alert: Alert, early: Early, seconds: float) -> Classification:
+    async def _attempt(
+        self, n: int, permit: Permit, alert: Alert, early: Early, seconds: float, grace: float
+    ) -> Classification:
         link = self._links[n]
         begun, outcome = self._monotonic(), "bug"
         heard = _Heard(early)
         try:
-            async with asyncio.timeout(seconds):
-                verdict = await link.classifier.classify(alert, heard)
+            async with asyncio.timeout(seconds + grace):
+                verdict = await link.classifier.classify(alert, heard, seconds)
         except (TimeoutError, ClassifierError) as exc:
             error = exc if isinstance(exc, ClassifierError) else ClassifierTimeout("no answer in time")
             outcome = error.reason

@@ -19,12 +19,13 @@ def unheard(_: Classification) -> None:
 class Classifier(Protocol):
     """Gives verdicts. Custom classifiers and the model worker satisfy it."""
 
-    async def classify(self, alert: Alert, early: Early = unheard) -> Classification:
+    async def classify(self, alert: Alert, early: Early = unheard, seconds: float | None = None) -> Classification:
         """Return the verdict on `alert`, with source `llm`.
 
         `early` is called at most once, before the call returns. The call then returns the same labels and does not
         fail any more: text that cannot be had is missing from the verdict.
-        Bounded in time by the classifier itself. Raises ClassifierError, and nothing else on purpose.
+        Bounded in time by the classifier itself, and by `seconds` if that is less: nobody waits any longer, so what
+        would take longer is not begun. Raises ClassifierError, and nothing else on purpose.
         Cancelling it gives the call up.
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.config.catalog import Flag, differing, flags, masked, reference
+from proxy.config.catalog import Flag, differing, flags, masked, reference, variables
 from proxy.config.kinds import Address, Secret
 from proxy.config.settings import (
     Alertmanager,
@@ -38,4 +38,5 @@ __all__ = [
     "load",
     "masked",
     "reference",
+    "variables",
 ]

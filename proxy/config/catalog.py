@@ -128,6 +128,11 @@ def flags() -> tuple[Flag, ...]:
     )
 
 
+def variables() -> frozenset[str]:
+    """Return the names of the environment variables of all settings, those of the files of secrets among them."""
+    return frozenset(setting.variable for setting in CATALOG)
+
+
 def reference() -> str:
     """Return a table in Markdown for each section."""
     return "\n".join(tables(Settings))

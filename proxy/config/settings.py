@@ -315,7 +315,8 @@ class Llm(Section):
     stream: bool = setting(
         default=True,
         description="Whether answers are read while they are written, so that labels do not wait for the text. "
-        "Switches itself off for a model whose streams cannot be read twice in a row.",
+        "A model whose streams break off twice in a row is asked without for 10 minutes at a time, until one comes to "
+        "its end; a warning says so.",
     )
     fallbacks: tuple[Model, ...] = setting(
         default=(),
@@ -323,8 +324,8 @@ class Llm(Section):
         "`PROVIDER/MODEL` or `PROVIDER/MODEL@BASE_URL`. All share `llm.timeout`: with one fallback a model "
         "that hangs is given up after half of it. One of `llm.provider` gets `llm.api_key`, and `llm.base_url` if it "
         "names no other address. The key of another provider comes from the variable that LiteLLM reads for it: "
-        "`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`, …; an `openai/…@BASE_URL` then gets no key. Alerts "
-        "go to all of these.",
+        "`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`, …; an `openai/…@BASE_URL` then gets no key. One that "
+        "lacks its key is never asked, and an error at the start names the variable. Alerts go to all of these.",
     )
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     redact: Redact = Redact()

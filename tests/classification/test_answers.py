@@ -30,6 +30,7 @@ def good(**members: object) -> str:
         pytest.param(f"```json\n{good()}\n```", id="a code fence"),
         pytest.param(f"Sure! Here it is: {good()} Tell me if you need more.", id="prose around"),
         pytest.param(f"I use {{curly}} braces. {good()}", id="braces that are no object before it"),
+        pytest.param(f'{{"example" {good()}', id="what is no object right before it"),
         pytest.param(good() + good(severity="noise"), id="a second object"),
         pytest.param(good(severity=" Warning\n"), id="case and space in a label"),
         pytest.param(good(score=0.7, thought={"severity": "noise"}), id="members that are not ours"),
@@ -96,6 +97,28 @@ def test_an_answer_that_breaks_off_keeps_what_had_arrived(around: str, end: str)
         assert found.summary in ("", whole.summary)
         assert found.recommendations in ((), whole.recommendations)
     assert answers.parse(around + WHOLE[: WHOLE.index("score")], "m") == whole
+
+
+INNER = good(severity="noise")
+NESTED = good(x=json.loads(INNER), y=[json.loads(INNER)], sure=True, score=0.25, note="\u2192 é {" + INNER)
+
+
+@pytest.mark.parametrize("around", ["", "Sure: ", "I use {curly} braces. "])
+def test_an_object_within_one_that_breaks_off_is_not_the_answer(around: str):
+    labels = len(good()) - 1
+    for length in range(labels, len(NESTED) + 1):
+        try:
+            found = answers.parse(around + NESTED[:length], "m")
+        except ClassifierInvalidAnswer:  # where what had arrived does not tell whether it is broken
+            continue
+        assert found.severity is Severity.WARNING
+    assert answers.parse(NESTED[: NESTED.index(', "y"')], "m").severity is Severity.WARNING
+
+
+@pytest.mark.parametrize("end", [" x}", ' "x"}', ', "score": NaN}', "]", ', "score": ' + "9" * 5000 + "}"])
+def test_an_object_within_one_that_is_broken_is_not_the_answer(end: str):
+    with pytest.raises(ClassifierInvalidAnswer):
+        answers.parse(good(x=json.loads(INNER))[:-1] + end, "m")
 
 
 @pytest.mark.parametrize("around", ["", "Sure: ", "```json\n", "I use {curly} braces. "])

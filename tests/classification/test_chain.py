@@ -56,7 +56,7 @@ class Clock:
 class Talker(FakeModel):
     """Tells `LABELS` early, then does as its script says."""
 
-    async def classify(self, alert, early=unheard):
+    async def classify(self, alert, early=unheard, seconds=None):
         early(LABELS)
         return await super().classify(alert)
 
@@ -224,13 +224,14 @@ def granted(monkeypatch):
 
 
 class Takes(FakeModel):
-    """Fails after a while by the clock it is given."""
+    """Fails after a while by the clock it is given, and keeps in `told` how long it may take."""
 
-    def __init__(self, clock, seconds):
+    def __init__(self, clock, seconds, told):
         super().__init__([ClassifierUnavailable("x")])
-        self.clock, self.seconds = clock, seconds
+        self.clock, self.seconds, self.told = clock, seconds, told
 
-    async def classify(self, alert, early=unheard):
+    async def classify(self, alert, early=unheard, seconds=None):
+        self.told.append(seconds)
         self.clock.now += self.seconds
         return await super().classify(alert)
 
@@ -247,13 +248,15 @@ class Takes(FakeModel):
     ],
 )
 async def test_the_time_is_shared(granted, took, left_alone, seconds):
-    clock = Clock()
-    made = Made(*(Takes(clock, each) for each in took), timeout=60, monotonic=clock)
+    clock, told = Clock(), []
+    made = Made(*(Takes(clock, each, told) for each in took), timeout=60, monotonic=clock)
     for n in left_alone:
         made.open(n)
     with pytest.raises(ClassifierUnavailable):
         await made.ask()
     assert granted == pytest.approx(seconds)
+    last = len(seconds) == len(took) - len(left_alone)
+    assert told == pytest.approx([*seconds[:-1], seconds[-1] - chain.GRACE * last])
 
 
 @pytest.mark.parametrize("answer", [verdict(), ClassifierInvalidAnswer("x")], ids=["a verdict", "no verdict"])
@@ -262,7 +265,7 @@ async def test_the_breaker_learns_how_long_a_call_took(seconds, state, answer):
     clock = Clock()
 
     class Slow(FakeModel):
-        async def classify(self, alert, early=unheard):
+        async def classify(self, alert, early=unheard, _seconds=None):
             clock.now += seconds
             return await super().classify(alert)
 
@@ -339,7 +342,7 @@ async def test_cancelling_cancels_the_call_and_gives_the_probe_back():
     ended = []
 
     class Cancelled(FakeModel):
-        async def classify(self, alert, early=unheard):
+        async def classify(self, alert, early=unheard, seconds=None):
             try:
                 return await super().classify(alert)
             except asyncio.CancelledError:
@@ -376,7 +379,7 @@ async def test_a_probe_of_which_nothing_is_learnt_is_given_back(error):
 
 async def test_early_labels_are_passed_on_once_and_the_answer_follows():
     class Twice(Talker):
-        async def classify(self, alert, early=unheard):
+        async def classify(self, alert, early=unheard, seconds=None):
             early(LABELS)
             return await super().classify(alert, early)
 
@@ -417,7 +420,7 @@ async def test_labels_that_come_after_an_attempt_are_nobodys():
     kept = []
 
     class Forgetful(FakeModel):
-        async def classify(self, alert, early=unheard):
+        async def classify(self, alert, early=unheard, seconds=None):
             kept.append(early)
             return await super().classify(alert)
 

@@ -42,7 +42,9 @@ class Scripted:
         self._running = running
         self._at_once = at_once
 
-    async def classify(self, alert: Alert, early: Callable[[Classification], None] = unheard) -> Classification:
+    async def classify(
+        self, alert: Alert, early: Callable[[Classification], None] = unheard, seconds: float | None = None
+    ) -> Classification:
         kind, seconds = self._script[self._calls % len(self._script)]
         self._calls += 1
         self._running[alert.name] += 1

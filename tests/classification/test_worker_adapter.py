@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     from proxy.classification.worker import litellm_adapter as adapter
 
 from proxy.classification.usage import Usage
+from proxy.classification.worker import keys
 from proxy.classification.worker.asking import CompletionFailed
 from proxy.classification.worker.protocol import Model
 from proxy.errors import (
@@ -193,13 +194,64 @@ def test_retry_after_is_understood(headers: dict[str, str], seconds: float | Non
     assert adapter._retry_after(elsewhere, NOW) == seconds
 
 
-def model(provider: str = "openai", base_url: str | None = None, api_key: str = "") -> adapter.LiteLLM:
+def model(provider: str = "openai", base_url: str | None = None, api_key: str = SECRET) -> adapter.LiteLLM:
     return adapter.LiteLLM(Model(provider, "m", api_key, base_url), 300, SESSION)
 
 
 def test_an_unknown_provider_is_unusable():
     with pytest.raises(ClassifierUnusable, match="LiteLLM knows no provider 'opanai'"):
         model("opanai")
+
+
+@pytest.fixture
+def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (name for names in keys.VARIABLES.values() for name in names):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize("provider", sorted(set(keys.VARIABLES) - {"azure"}))
+def test_without_a_key_that_it_wants_a_model_is_unusable_and_the_variable_named(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+):
+    first, *_ = names = keys.VARIABLES[provider]
+    with pytest.raises(ClassifierUnusable, match=rf"^no API key; set {first}\b"):
+        model(provider, api_key="")
+    assert set(litellm.validate_environment(f"{provider}/m")["missing_keys"]) <= set(names)
+    for name in names:
+        monkeypatch.setenv(name, "sk-1")
+        assert model(provider, api_key="").doubt == ""
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(first, "")
+    with pytest.raises(ClassifierUnusable):
+        model(provider, api_key="")
+
+
+@pytest.mark.usefixtures("keyless")
+@pytest.mark.parametrize(
+    ("provider", "base_url", "doubt"),
+    [
+        pytest.param("azure", "https://a.example", "AZURE_API_KEY or", id="a machine may have an identity"),
+        pytest.param("azure", None, "AZURE_API_KEY or", id="at the address that the environment names too"),
+        pytest.param("mistral", "http://h:1", "MISTRAL_API_KEY or", id="a server of one's own may let anybody in"),
+        pytest.param("openai", "http://h:1", "", id="the usual one does"),
+        pytest.param("hosted_vllm", "http://h:1", "", id="vLLM"),
+        pytest.param("ollama", None, "", id="Ollama"),
+        pytest.param("bedrock", None, "", id="the cloud's own credentials"),
+        pytest.param("vertex_ai", None, "", id="the other cloud's"),
+        pytest.param("nvidia_nim", None, "", id="a provider that we know nothing about"),
+    ],
+)
+def test_a_model_that_may_do_without_a_key_is_asked(provider: str, base_url: str | None, doubt: str):
+    found = model(provider, base_url, "").doubt
+    assert found.startswith(f"no API key in {doubt}") if doubt else found == ""
+
+
+@pytest.mark.usefixtures("keyless")
+def test_the_providers_own_address_wants_the_key_too():
+    with pytest.raises(ClassifierUnusable, match="set OPENAI_API_KEY"):
+        model("openai", "https://api.openai.com/v1", "")
+    assert model("openai", "https://api.openai.com/v1", SECRET).doubt == ""
 
 
 @pytest.mark.parametrize(
@@ -210,7 +262,8 @@ def test_an_unknown_provider_is_unusable():
         pytest.param(None, "", None, id="the provider's own finds the environment's"),
     ],
 )
-def test_which_key_is_sent(base_url: str | None, given: str, sent: str | None):
+def test_which_key_is_sent(base_url: str | None, given: str, sent: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
     assert model(base_url=base_url, api_key=given)._arguments["api_key"] == sent
 
 

@@ -233,6 +233,74 @@ async def test_two_broken_streams_in_a_row_are_the_last():
     assert model.streamed == [True, False, True, True, False, True, False, False]
 
 
+class Streams:
+    """A model whose concurrent streams break when the test says so, and that answers what is not streamed."""
+
+    def __init__(self) -> None:
+        self.streamed: list[bool] = []
+        self.under_way = 0
+        self._break = asyncio.Event()
+
+    async def __call__(
+        self, messages: Messages, *, form: Form, seconds: float, heard: Callable[[str], None] | None
+    ) -> Reply:
+        self.streamed.append(heard is not None)
+        if heard is None:
+            return Reply(GOOD)
+        self.under_way += 1
+        await self._break.wait()
+        raise BROKEN
+
+    async def break_together(self, patient: Asker, number: int) -> None:
+        self.under_way = 0
+        self._break.clear()
+        calls = [asyncio.create_task(patient.ask(CHAT, 5)) for _ in range(number)]
+        while self.under_way < number:
+            await asyncio.sleep(0)
+        self._break.set()
+        await asyncio.gather(*calls)
+
+
+async def test_streams_that_break_together_are_one_broken_stream():
+    model = Streams()
+    patient = asker(model, stream=True)
+    await model.break_together(patient, 3)
+    assert patient.streams
+    await model.break_together(patient, 3)
+    assert not patient.streams
+
+
+async def test_after_ten_minutes_a_stream_is_tried_again_and_who_asks_hears_of_it():
+    told: list[bool] = []
+    now = 1000.0
+    model = FakeCompletion(BROKEN, GOOD, BROKEN, GOOD, GOOD, BROKEN, GOOD, GOOD, GOOD, BROKEN, GOOD, GOOD)
+    patient = asker(model, stream=True, on_streaming=told.append, clock=lambda: now)
+    await patient.ask(CHAT, 5)
+    assert told == []
+    await patient.ask(CHAT, 5)
+    now += 599
+    await patient.ask(CHAT, 5)
+    now += 1
+    await patient.ask(CHAT, 5)  # breaks again: no news, and as long a while
+    now += 599
+    await patient.ask(CHAT, 5)
+    assert told == [False]
+    now += 1
+    await patient.ask(CHAT, 5)  # comes to its end
+    assert told == [False, True]
+    await patient.ask(CHAT, 5)  # and so one that breaks is the first again
+    await patient.ask(CHAT, 5)
+    assert model.streamed == [True, False, True, False, False, True, False, False, True, True, False, True]
+    assert told == [False, True]
+
+
+async def test_a_model_that_is_not_to_be_streamed_never_is():
+    now = 1000.0
+    patient = asker(FakeCompletion(GOOD), clock=lambda: now)
+    now += 1e6
+    assert not patient.streams
+
+
 async def test_all_requests_of_a_call_are_counted():
     tally = Tally()
     lost = CompletionFailed(BROKEN.error, retry_after=0, stream_broken=True, usage=USAGE)
@@ -252,6 +320,21 @@ async def test_an_answer_that_is_no_verdict_is_asked_for_once_more():
     assert (await asker(model).ask(CHAT, 5)).severity is Severity.INFO
     assert [m["role"] for m in model.chats[1]] == ["user", "assistant", "user"]
     assert model.chats[1][1]["content"] == "The disk is full."
+
+
+@pytest.mark.parametrize(
+    ("said", "requests"),
+    [
+        pytest.param(["prose", *[PASSING] * 9], 2 + 3, id="all are left"),
+        pytest.param([PASSING, "prose", *[PASSING] * 9], 2 + 3, id="two are left"),
+        pytest.param([PASSING, PASSING, PASSING, "prose", *[PASSING] * 9], 2 + 3, id="none is left"),
+    ],
+)
+async def test_the_retries_are_those_of_the_whole_call(said: list[Said], requests: int):
+    model = FakeCompletion(*said)
+    with pytest.raises(ClassifierUnavailable):
+        await asker(model, 3).ask(CHAT, 5)
+    assert len(model.chats) == requests
 
 
 async def test_the_second_answer_that_is_no_verdict_is_the_last():

@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,10 +43,13 @@ def provider(far_end: FakeProvider) -> FakeProvider:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def patient(far_end: FakeProvider) -> AsyncIterator[Watched]:
-    watched = Watched(config(a_model("openai", far_end.url), a_model("opanai", far_end.url)))
-    async with watched.worker:
-        await watched.reach(WorkerState.READY)
-        yield watched
+    models = a_model("openai", far_end.url), a_model("opanai", far_end.url)
+    watched = Watched(config(*models, withheld={"STORE_PASSWORD"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORE_PASSWORD", SECRET)
+        async with watched.worker:
+            await watched.reach(WorkerState.READY)
+            yield watched
 
 
 def of_process(pid: int | None, name: str) -> bytes:
@@ -153,8 +156,8 @@ async def test_closing_a_child_that_loads_does_not_wait_for_it(provider: FakePro
     born: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     start = WorkerProcess.start
 
-    async def seen() -> WorkerProcess:
-        process = await start()
+    async def seen(withheld: Collection[str]) -> WorkerProcess:
+        process = await start(withheld)
         born.set_result(process.pid)
         return process
 
@@ -210,7 +213,7 @@ PARENT = textwrap.dedent("""
 
     async def main():
         models = [Model("openai", "gpt-4o", "sk", sys.argv[1])]
-        config = ModelConfig(models, timedelta(seconds=60), 0, 300, True)
+        config = ModelConfig(models, timedelta(seconds=60), 0, 300, True, frozenset())
         async with ModelWorker(config) as worker:
             verdict = await worker.classifier(0).classify(Alert({"alertname": "DiskFull"}))
             print(json.dumps({"pid": worker.pid, "severity": verdict.severity, "modules": sorted(sys.modules)}))

@@ -22,6 +22,7 @@ from proxy.classification.worker.protocol import (
     Model,
     ProtocolError,
     Ready,
+    Streaming,
     Unusable,
 )
 from proxy.errors import ClassifierRateLimited, ClassifierRejected
@@ -30,11 +31,12 @@ MESSAGES: list[Message] = [
     Configure([Model("openai", "gpt-4o", "sk-secret", None), Model("ollama", "m", "", "http://h")], 3, 300, True),
     Ask(1, 0, [{"role": "user", "content": "Straße ☃"}], 29.5),
     Cancel(1),
-    Ready("1.0", ["", "why not"]),
+    Ready("1.0", ["", "why not"], ["no key", ""]),
     Unusable("LiteLLM knows no provider 'x'"),
     Labelled(1, {"severity": "info"}),
     Answered(1, {"severity": "info"}, Usage(2, 960, 180, 0.0042)),
     Failed(1, "rate_limited", "RateLimitError 429", Usage(1)),
+    Streaming(0, False),
     Crashed("MemoryError"),
 ]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from simulated import simulated
 from structlog.testing import capture_logs
 from workers import ALERT, SECRET, FakeProcess, Sleeps, Watched, a_model, children, config
 
@@ -24,8 +26,9 @@ from proxy.classification.worker.protocol import (
     Message,
     ProtocolError,
     Ready,
+    Streaming,
 )
-from proxy.errors import ClassifierInvalidAnswer, ClassifierTimeout, ClassifierUnavailable
+from proxy.errors import ClassifierError, ClassifierInvalidAnswer, ClassifierTimeout, ClassifierUnavailable
 
 
 @pytest.mark.parametrize(
@@ -143,6 +146,143 @@ async def test_what_a_call_took_is_told_with_its_model_whatever_the_outcome(monk
             await worker.classifier(1).classify(ALERT)
         assert (await worker.classifier(0).classify(ALERT)).model == "gpt-4o"
     assert watched.usage == [(1, Usage(3)), (0, Usage(1, 480, 90))]
+
+
+class Asked:
+    """A call that is under way at a child which says what the test wants."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, models: int = 1, **changes: object) -> None:
+        self.child = FakeProcess(Ready("1", [""] * models), stays=True)
+        children(monkeypatch, lambda: self.child)
+        self.watched = Watched(config(*[a_model(), a_model("ollama")][:models], **changes), sleep=Sleeps(1))
+
+    async def begin(self, seconds: float | None = None) -> asyncio.Task[Classification]:
+        call = asyncio.create_task(self.watched.worker.classifier(0).classify(ALERT, seconds=seconds))
+        while not any(isinstance(message, Ask) for message in self.child.sent):
+            await asyncio.sleep(0)
+        return call
+
+    @property
+    def ask(self) -> Ask:
+        return next(message for message in self.child.sent if isinstance(message, Ask))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(lambda call: Answered(call, LABELS, Usage(1, 480, 90)), id="an answer"),
+        pytest.param(lambda call: Failed(call, "timeout", "x", Usage(1, 480, 90)), id="a failure"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1], ids=["", "after its labels"])
+@simulated
+async def test_a_child_that_had_answered_when_the_call_was_given_up_lives_on(before, last, monkeypatch):
+    asked = Asked(monkeypatch)
+    async with asked.watched.worker as worker:
+        call = await asked.begin()
+        number = asked.ask.call
+        # In one turn of the loop.
+        for message in [Labelled(number, LABELS)] * before + [last(number)]:
+            worker._settle(message)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        await asyncio.sleep(2 * client._GRACE)
+        assert (asked.child.killed, worker.state) == (0, WorkerState.READY)
+        assert asked.watched.usage == [(0, Usage(1, 480, 90))]
+        assert not any(isinstance(message, Cancel) for message in asked.child.sent)
+
+
+@simulated
+async def test_labels_alone_are_no_end_of_a_call_that_is_given_up(monkeypatch):
+    asked = Asked(monkeypatch)
+    async with asked.watched.worker as worker:
+        call = await asked.begin()
+        worker._settle(Labelled(asked.ask.call, LABELS))
+        call.cancel()
+        await asyncio.wait([call])
+        assert asked.child.sent[-1] == Cancel(asked.ask.call)
+        await asyncio.sleep(2 * client._GRACE)
+        assert asked.child.killed == 1
+
+
+@simulated
+async def test_a_child_that_answers_when_its_time_is_up_lives_on(monkeypatch):
+    asked = Asked(monkeypatch)
+    loop = asyncio.get_running_loop()
+    async with asked.watched.worker as worker:
+        call = await asked.begin(5)
+        # Due before the deadline's own timer, and run in the same turn of the loop.
+        loop.call_at(
+            loop.time() + 5 + client._GRACE - 5e-10, worker._settle, Failed(asked.ask.call, "x", "x", Usage(1))
+        )
+        with pytest.raises(ClassifierError):
+            await call
+        await asyncio.sleep(2 * client._GRACE)
+        assert (asked.child.killed, asked.watched.usage) == (0, [(0, Usage(1))])
+
+
+@simulated
+async def test_a_call_that_was_given_up_is_nothing_to_the_next_child(monkeypatch):
+    asked = Asked(monkeypatch)
+    async with asked.watched.worker as worker:
+        call = await asked.begin()
+        call.cancel()
+        await asyncio.wait([call])
+        asked.child.say(Crashed("MemoryError"))
+        while not asked.child.stopped:
+            await asyncio.sleep(0)
+        assert worker._cancelled == {}
+        await asyncio.sleep(2 * client._GRACE)
+        assert asked.child.killed == 0
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(None, 60), (15, 15), (100, 60)])
+@simulated
+async def test_the_child_is_told_the_time_that_is_left(seconds, told, monkeypatch):
+    asked = Asked(monkeypatch)
+    async with asked.watched.worker:
+        call = await asked.begin(seconds)
+        assert asked.ask.seconds == pytest.approx(told)
+        with pytest.raises(ClassifierTimeout, match="hangs"):
+            await call
+
+
+@simulated
+async def test_a_child_that_loads_is_not_waited_for_beyond_the_time_that_is_left(monkeypatch):
+    children(monkeypatch, lambda: FakeProcess(stays=True))
+    loop = asyncio.get_running_loop()
+    async with ModelWorker(config()) as worker:
+        with pytest.raises(ClassifierTimeout, match="not ready"):
+            await worker.classifier(0).classify(ALERT, seconds=5)
+        assert loop.time() == pytest.approx(1000 + 5)
+
+
+async def test_what_becomes_of_streaming_is_told_with_the_model(monkeypatch):
+    asked = Asked(monkeypatch, models=2)
+    with capture_logs() as logs:
+        async with asked.watched.worker:
+            await asked.watched.reach(WorkerState.READY)
+            for works in (False, True):
+                asked.child.say(Streaming(1, works))
+            while not any("again" in entry["event"] for entry in logs):
+                await asyncio.sleep(0)
+    assert [
+        (entry["log_level"], entry["event"].partition(":")[0], entry["model"]) for entry in logs if "model" in entry
+    ] == [
+        ("warning", "answers of a model are not streamed for a while", "ollama/llama3.2"),
+        ("info", "answers of a model are streamed again", "ollama/llama3.2"),
+    ]
+
+
+async def test_a_model_that_may_lack_its_key_is_named(monkeypatch):
+    children(monkeypatch, lambda: FakeProcess(Ready("1", ["", ""], ["", "no API key"]), stays=True))
+    watched = Watched(config(a_model(), a_model("azure")))
+    with capture_logs() as logs:
+        async with watched.worker:
+            await watched.reach(WorkerState.READY)
+    (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert (said["model"], said["reason"]) == ("azure/m", "no API key")
 
 
 async def test_a_model_that_cannot_be_used_is_named(monkeypatch):

@@ -31,7 +31,7 @@ async def test_a_real_provider_gives_a_verdict(provider: str, model: str, variab
     if not given:
         pytest.skip(f"{variable} is not set")
     chosen = Model(provider, model, "", given) if provider == "ollama" else Model(provider, model, given, None)
-    config = ModelConfig(models=[chosen], timeout=timedelta(seconds=60), max_retries=1, max_tokens=400, stream=stream)
+    config = ModelConfig([chosen], timedelta(seconds=60), max_retries=1, max_tokens=400, stream=stream, withheld=())
     used: list[Usage] = []
     early: list[Classification] = []
     async with ModelWorker(config, on_usage=lambda _, usage: used.append(usage)) as worker:

@@ -1,12 +1,12 @@
 """One question to a model, asked as often as it takes within one deadline. Runs in the worker.
 
-Four things lead to another request. They share the deadline, and nothing else:
+Four things lead to another request. They share the deadline, and the first two the retries:
 
 - a failure that may pass: after an exponential wait with full jitter, or after the provider's Retry-After;
 - a stream that broke off or brought nothing: the same, and without streaming;
 - a refusal of the form in which the answer was asked for: at once in a less strict one (the prompt asks for an object
   anyway), and from then on so;
-- an answer that is no verdict: once more, saying so.
+- an answer that is no verdict: once more, saying so, with the retries that are left.
 
 Labels that were told early hold, whatever becomes of the rest of the answer.
 """
@@ -14,6 +14,7 @@ Labels that were told early hold, whatever becomes of the rest of the answer.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,8 +34,9 @@ Messages = Sequence[Mapping[str, str]]
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 8.0
 
-# So many broken streams in a row, and there will be no more of them.
+# So many broken streams in a row, and there will be no more of them for so many seconds.
 _STREAMS_BROKEN = 2
+_UNSTREAMED = 600.0
 
 _REMINDER = "That was not the JSON object asked for. Answer again, with that one object and nothing else."
 
@@ -109,25 +111,53 @@ class Asker:
         max_retries: int,
         stream: bool = False,
         forms: Sequence[Form] = tuple(Form),
+        on_streaming: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`model` is the name the verdicts carry; `forms` are tried in their order."""
+        """`model` is the name the verdicts carry; `forms` are tried in their order.
+
+        `on_streaming` hears False when streaming is given up for a while, and True when it works again; `clock`
+        (seconds) times the while.
+        """
         self.complete = complete
         self.model = model
         self.max_retries = max_retries
         self.forms = forms
         self.form = 0
         """Of `forms`, the first one that the provider did not refuse."""
+        self.breaks = 0
+        """How often streams broke; those that break together count once."""
         self._stream = stream
-        self._broken = 0
+        self._on_streaming = on_streaming
+        self._clock = clock
+        self._in_a_row = 0
+        self._again_at = 0.0
+        """When streaming is tried again, after so many breaks in a row that it was given up."""
 
     @property
     def streams(self) -> bool:
-        """Whether answers are streamed; for good not, once it went wrong too often."""
-        return self._stream and self._broken < _STREAMS_BROKEN
+        """Whether answers are streamed; for a while not, when it went wrong too often."""
+        return self._stream and (self._in_a_row < _STREAMS_BROKEN or self._clock() >= self._again_at)
 
-    def streamed(self, *, broken: bool) -> None:
-        """Note how a stream ended."""
-        self._broken = self._broken + 1 if broken else 0
+    def stream_ended(self) -> None:
+        """Note that a stream came to its end."""
+        if self._in_a_row >= _STREAMS_BROKEN:
+            self._on_streaming(True)
+        self._in_a_row = 0
+
+    def stream_broke(self, breaks: int) -> None:
+        """Note that a stream broke which began after `breaks` of them.
+
+        One event may break many at once, such as the restart of a load balancer. It says nothing of the next stream.
+        """
+        if breaks < self.breaks:
+            return
+        self.breaks += 1
+        self._in_a_row += 1
+        if self._in_a_row >= _STREAMS_BROKEN:
+            self._again_at = self._clock() + _UNSTREAMED
+        if self._in_a_row == _STREAMS_BROKEN:
+            self._on_streaming(False)
 
     async def ask(
         self, messages: Messages, seconds: float, early: Early = unheard, tally: Tally | None = None
@@ -156,6 +186,7 @@ class _Call:
         self._tally = tally
         self._form = asker.form
         self._streams = asker.streams
+        self._retries = asker.max_retries
         self.told: Classification | None = None
         """What was told early."""
 
@@ -183,13 +214,17 @@ class _Call:
         persistent = backoff.on_exception(
             _waits,  # type: ignore[arg-type] # backoff's type has no room for what it sends in, the failure
             CompletionFailed,
-            max_tries=1 + self._asker.max_retries,
+            max_tries=1 + self._retries,
             giveup=_final,
+            on_backoff=self._retried,
             jitter=None,
             logger=None,
             ends=self._ends,
         )(self._once)
         return await persistent(messages)
+
+    def _retried(self, _: object) -> None:
+        self._retries -= 1
 
     async def _once(self, messages: Messages) -> str:
         while True:
@@ -205,7 +240,7 @@ class _Call:
                 return text
 
     async def _request(self, messages: Messages) -> str:
-        streams = self._streams
+        streams, breaks = self._streams, self._asker.breaks
         self._tally.usage += Usage(requests=1)
         try:
             reply = await self._asker.complete(
@@ -218,11 +253,11 @@ class _Call:
             self._tally.usage += failed.usage
             if failed.stream_broken:
                 self._streams = False
-                self._asker.streamed(broken=True)
+                self._asker.stream_broke(breaks)
             raise
         self._tally.usage += reply.usage
         if streams:
-            self._asker.streamed(broken=False)
+            self._asker.stream_ended()
         return reply.text[: answers.TEXT_LIMIT]
 
     def _heard(self, text: str) -> None:

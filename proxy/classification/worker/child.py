@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from proxy.classification import answers
@@ -28,6 +29,7 @@ from proxy.classification.worker.protocol import (
     Labelled,
     Message,
     Ready,
+    Streaming,
     Unusable,
 )
 from proxy.errors import ClassifierError, ClassifierRejected, ClassifierUnusable
@@ -79,12 +81,15 @@ async def _answer_calls(configure: Configure, reader: asyncio.StreamReader, send
         raise ClassifierUnusable(f"LiteLLM cannot be imported: {type(exc).__name__} for {exc.name}") from None
     async with litellm_adapter.connections() as connections:
         models: list[Asker | ClassifierUnusable] = []
-        for model in configure.models:
+        doubts: list[str] = []
+        for place, model in enumerate(configure.models):
             try:
                 complete = litellm_adapter.LiteLLM(model, configure.max_tokens, connections)
             except ClassifierUnusable as exc:
                 models.append(exc)
+                doubts.append("")
             else:
+                doubts.append(complete.doubt)
                 models.append(
                     Asker(
                         complete,
@@ -92,26 +97,36 @@ async def _answer_calls(configure: Configure, reader: asyncio.StreamReader, send
                         max_retries=configure.max_retries,
                         stream=configure.stream,
                         forms=providers.forms(model.provider),
+                        on_streaming=lambda works, place=place: send(Streaming(place, works)),  # type: ignore[misc] # mypy cannot infer a lambda with a default
                     )
                 )
         unusable = ["" if isinstance(model, Asker) else str(model) for model in models]
         if all(unusable):
             raise ClassifierUnusable("; ".join(unusable))
-        send(Ready(litellm_adapter.VERSION, unusable))
+        send(Ready(litellm_adapter.VERSION, unusable, doubts))
         await _serve_calls(models, reader, send)
 
 
 async def _serve_calls(models: Sequence[Asker | ClassifierUnusable], reader: asyncio.StreamReader, send: _Send) -> None:
     calls: dict[int, asyncio.Task[None]] = {}
+
+    def ended(call: int, tally: Tally, task: asyncio.Task[None]) -> None:
+        del calls[call]
+        if task.cancelled():
+            # The parent wants to hear it: who says nothing hangs. And what was asked until then has its price. Said
+            # here since a call that is given up as soon as it is made never begins.
+            send(Failed(call, "cancelled", "", tally.usage))
+
     try:
         while message := await protocol.receive(reader):
             match message:
                 case Ask():
+                    tally = Tally()
                     task = asyncio.create_task(
-                        _answer(models[message.model], message, send), name=f"call {message.call}"
+                        _answer(models[message.model], message, send, tally), name=f"call {message.call}"
                     )
                     calls[message.call] = task
-                    task.add_done_callback(lambda _, call=message.call: calls.pop(call, None))  # type: ignore[misc] # mypy cannot infer a lambda with a default
+                    task.add_done_callback(partial(ended, message.call, tally))
                 case Cancel(call) if call in calls:
                     calls[call].cancel()
     finally:
@@ -122,9 +137,7 @@ async def _serve_calls(models: Sequence[Asker | ClassifierUnusable], reader: asy
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _answer(model: Asker | ClassifierUnusable, ask: Ask, send: _Send) -> None:
-    tally = Tally()
-
+async def _answer(model: Asker | ClassifierUnusable, ask: Ask, send: _Send, tally: Tally) -> None:
     def labelled(verdict: Classification) -> None:
         send(Labelled(ask.call, answers.members(verdict)))
 
@@ -132,10 +145,6 @@ async def _answer(model: Asker | ClassifierUnusable, ask: Ask, send: _Send) -> N
         if isinstance(model, ClassifierUnusable):
             raise model
         verdict = await model.ask(ask.messages, ask.seconds, labelled, tally)
-    except asyncio.CancelledError:
-        # The parent wants to hear it: who says nothing hangs. And what was asked until then has its price.
-        send(Failed(ask.call, "cancelled", "", tally.usage))
-        raise
     except ClassifierError as exc:
         send(Failed(ask.call, exc.reason, str(exc), tally.usage))
     except Exception as exc:  # noqa: BLE001 - a bug of ours or LiteLLM's ends one call, not the worker

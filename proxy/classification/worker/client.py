@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -45,6 +45,7 @@ from proxy.classification.worker.protocol import (
     Model,
     ProtocolError,
     Ready,
+    Streaming,
     Unusable,
 )
 from proxy.errors import (
@@ -80,6 +81,8 @@ class ModelConfig:
     """Of one answer."""
     stream: bool
     """Whether answers are streamed, which tells their labels early."""
+    withheld: Collection[str]
+    """Names of the variables of our environment that are no business of the child's: our own settings."""
 
 
 # What a call hears. Errors travel as messages: the exception of a future that nobody reads any more would be logged.
@@ -178,12 +181,16 @@ class ModelWorker:
         """Return the classifier that asks the model of that place in the configuration."""
         return _OneModel(self, model, self._config.models[model].model)
 
-    async def ask(self, model: int, alert: Alert, early: Early = unheard) -> Classification:
-        """Return the verdict of `model` on `alert`, after at most `timeout` and two seconds. Raises ClassifierError.
+    async def ask(
+        self, model: int, alert: Alert, early: Early = unheard, seconds: float | None = None
+    ) -> Classification:
+        """Return the verdict of `model` on `alert`, after at most `timeout`, or `seconds` if that is less, and two
+        seconds. Raises ClassifierError.
 
         Cancelling it cancels the request to the provider.
         """
-        ends = asyncio.get_running_loop().time() + self._config.timeout.total_seconds()
+        own = self._config.timeout.total_seconds()
+        ends = asyncio.get_running_loop().time() + (own if seconds is None else min(own, seconds))
         try:
             async with asyncio.timeout_at(ends):
                 process = await self._ready_process()
@@ -226,17 +233,34 @@ class ModelWorker:
         except ClassifierInvalidAnswer as invalid:
             error = invalid
         except TimeoutError:
-            self._hangs(process)
-            error = ClassifierTimeout("the model worker hangs and is replaced")
+            if self._over(model, said):
+                error = ClassifierTimeout("no answer in time")
+            else:
+                self._hangs(process)
+                error = ClassifierTimeout("the model worker hangs and is replaced")
         except asyncio.CancelledError:
-            process.send(Cancel(number))
-            self._cancelled[number] = model, loop.call_later(_GRACE, self._hangs, process)
+            if not self._over(model, said):
+                process.send(Cancel(number))
+                self._cancelled[number] = model, loop.call_later(_GRACE, self._hangs, process)
             raise
         finally:
             del self._pending[number]
         if held is None:
             raise error
         return held  # what was told early holds, whatever became of the rest
+
+    def _over(self, model: int, said: asyncio.Queue[_Said]) -> bool:
+        """Return whether a call had its last message when its time was up: there will be no other to wait for.
+
+        What it took is counted.
+        """
+        while not said.empty():
+            message = said.get_nowait()
+            if isinstance(message, Answered | Failed):
+                self._on_usage(model, message.usage)
+            if not isinstance(message, Labelled):
+                return True
+        return False
 
     def _hangs(self, process: WorkerProcess) -> None:
         """End a child that says nothing any more."""
@@ -268,7 +292,7 @@ class ModelWorker:
         """Start a child and serve it until it ends. Return what ended it."""
         self._ready_since = None
         try:
-            process = self._process = await WorkerProcess.start()
+            process = self._process = await WorkerProcess.start(self._config.withheld)
         except OSError as exc:
             return f"cannot be started: {exc.strerror}"
         try:
@@ -300,10 +324,13 @@ class ModelWorker:
         except TimeoutError:
             return f"not ready in {_LOAD_WITHIN:.0f} s"
         match first:
-            case Ready(version, unusable):
+            case Ready(version, unusable, doubts):
                 for model, why in zip(c.models, unusable, strict=True):
                     if why:
-                        log.error("a model cannot be used", model=f"{model.provider}/{model.model}", reason=why)
+                        log.error("a model cannot be used", model=_name(model), reason=why)
+                for model, why in zip(c.models, doubts, strict=False):
+                    if why:
+                        log.warning("a model may refuse us", model=_name(model), reason=why)
                 self._ready_since = self._clock()
                 log.info("model worker ready", litellm=version, seconds=round(self._ready_since - started, 1))
                 self._enter(WorkerState.READY)
@@ -327,6 +354,15 @@ class ModelWorker:
                     model, timer = given_up
                     timer.cancel()
                     self._on_usage(model, message.usage)
+            case Streaming(model, works):
+                name = _name(self._config.models[model])
+                if works:
+                    log.info("answers of a model are streamed again", model=name)
+                else:
+                    log.warning(
+                        "answers of a model are not streamed for a while: two in a row broke off or were empty",
+                        model=name,
+                    )
             case _:
                 raise ProtocolError(type(message).__name__)
 
@@ -349,8 +385,12 @@ class _OneModel:
     _place: int
     name: str
 
-    async def classify(self, alert: Alert, early: Early = unheard) -> Classification:
-        return await self._worker.ask(self._place, alert, early)
+    async def classify(self, alert: Alert, early: Early = unheard, seconds: float | None = None) -> Classification:
+        return await self._worker.ask(self._place, alert, early, seconds)
+
+
+def _name(model: Model) -> str:
+    return f"{model.provider}/{model.model}"
 
 
 def _farewell(message: Message | None) -> str:

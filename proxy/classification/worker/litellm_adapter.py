@@ -26,7 +26,7 @@ from litellm import exceptions as theirs
 
 from proxy.classification import answers
 from proxy.classification.usage import NO_USAGE, Usage
-from proxy.classification.worker import providers, wire
+from proxy.classification.worker import keys, providers, wire
 from proxy.classification.worker.asking import CompletionFailed, Form, Messages, Reply
 from proxy.classification.worker.protocol import Model
 from proxy.errors import (
@@ -103,12 +103,18 @@ class LiteLLM:
     """One model. Satisfies `asking.Completion`."""
 
     def __init__(self, chosen: Model, max_tokens: int, session: aiohttp.ClientSession) -> None:
-        """Raise ClassifierUnusable, saying why, when LiteLLM does not know the provider."""
+        """Raise ClassifierUnusable, saying why, when LiteLLM does not know the provider, or has no key for it."""
         model = providers.model_name(chosen.provider, chosen.model)
         try:
             litellm.get_llm_provider(model)
         except theirs.BadRequestError:
             raise ClassifierUnusable(f"LiteLLM knows no provider {chosen.provider!r}") from None
+        self.doubt = ""
+        """What seems to be missing."""
+        if not chosen.api_key and (names := keys.missing_key(chosen.provider, chosen.base_url, os.environ)):
+            if keys.refuses_for_sure(chosen.provider, chosen.base_url):
+                raise ClassifierUnusable(f"no API key; set {names}")
+            self.doubt = f"no API key in {names}"
         if model.startswith("ollama"):
             # Else LiteLLM asks the Ollama of this machine for it, after each call, and stands still meanwhile.
             litellm.model_cost.setdefault(model, dict(_FREE))

@@ -7,13 +7,12 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
 from proxy.classification.worker import protocol
 from proxy.classification.worker.protocol import Message
-
-_OURS = frozenset({"LLM_API_KEY", "WEB_ADMIN_TOKEN"})
 
 
 class WorkerProcess:
@@ -27,8 +26,11 @@ class WorkerProcess:
         self._writer = writer
 
     @classmethod
-    async def start(cls) -> Self:
-        """Start a child, which then waits for Configure. Raises OSError."""
+    async def start(cls, withheld: Collection[str]) -> Self:
+        """Start a child, which then waits for Configure. Raises OSError.
+
+        It gets our environment, for the credentials that clouds put there, without the variables named in `withheld`.
+        """
         ours, its = socket.socketpair()
         try:
             with its:
@@ -40,7 +42,7 @@ class WorkerProcess:
                     "proxy.classification.worker",
                     str(its.fileno()),
                     pass_fds=(its.fileno(),),
-                    env=_environment(),
+                    env=_environment(withheld),
                     # Ctrl-C is for the parent, which then ends the child in its own time.
                     start_new_session=True,
                     # What libraries print may hold the prompt or the key. A crash is named over the socket.
@@ -97,9 +99,8 @@ class WorkerProcess:
             await asyncio.wait_for(self._process.wait(), seconds)
 
 
-def _environment() -> dict[str, str]:
-    """Return the child's environment: ours, for the credentials that clouds put there, without our own secrets."""
-    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
+def _environment(withheld: Collection[str]) -> dict[str, str]:
+    environ = {name: value for name, value in os.environ.items() if name not in withheld}
     # Where the parent found this package, the child does.
     found = str(Path(__file__).parents[3])
     environ["PYTHONPATH"] = os.pathsep.join([found, *filter(None, [environ.get("PYTHONPATH")])])

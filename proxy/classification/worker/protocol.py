@@ -4,6 +4,7 @@
     Configure (first, once)             Ready | Unusable
     Ask                                 Labelled (at most once), then Answered | Failed
     Cancel                              Failed, as `cancelled`; unless the call was answered before
+                                        Streaming (whenever that changes for a model)
                                         Crashed (last, before the child exits by itself)
 
 A frame is four bytes of length (big endian) and a JSON object, at most FRAME_LIMIT bytes of it; its member `type`
@@ -82,6 +83,8 @@ class Ready:
     """Of LiteLLM."""
     unusable: Sequence[str]
     """For each model why it cannot be asked; empty: it can. One of them can."""
+    doubts: Sequence[str] = ()
+    """For each model what it seems to lack; empty: nothing. It is asked all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +125,24 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Streaming:
+    """That the answers of a model are not streamed for a while, or are again."""
+
+    model: int
+    works: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Crashed:
     error: str
     """The class name of what ended the child."""
 
 
-Message = Configure | Ask | Cancel | Ready | Unusable | Labelled | Answered | Failed | Crashed
+Message = Configure | Ask | Cancel | Ready | Unusable | Labelled | Answered | Failed | Streaming | Crashed
 
 _MESSAGES: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (Configure, Ask, Cancel, Ready, Unusable, Labelled, Answered, Failed, Crashed)
+    kind.__name__: kind
+    for kind in (Configure, Ask, Cancel, Ready, Unusable, Labelled, Answered, Failed, Streaming, Crashed)
 }
 # Members that are no plain values, and what makes them.
 _NESTED: Mapping[str, Callable[[Any], object]] = {
