@@ -168,7 +168,9 @@ async def test_what_is_added_to_a_post_is_at_least_its_wait(alertmanager):
         proxy = Proxy(alertmanager, running)
         await proxy.post(posted("Slow"))
         waited = await proxy.metric("aiproxy_post_waited_seconds_sum")
-        assert await proxy.metric("aiproxy_post_added_seconds_sum") >= waited >= 0.3
+        assert (
+            await proxy.metric("aiproxy_post_added_seconds_sum") >= waited >= 0.29
+        )  # a clock of the loop may be a tick early
         assert await proxy.metric('aiproxy_post_added_seconds_bucket{le="0.25"}') == 0
 
 

@@ -58,6 +58,10 @@ LABELS: Final = ("severity", "category", "confidence")
 # Beyond this many opening braces that start no object it is no answer, and looking on would be quadratic.
 _CANDIDATES = 100
 _PROSE_LIMIT = 1000
+# Of so many recommendations those are taken that come first and say something.
+_STEPS = 2 * RECOMMENDATIONS
+# So many removals a text may take; one that goes on, since each brings more markup together, is no text.
+_ROUNDS = 30
 
 _Label = TypeVar("_Label", bound=StrEnum)
 
@@ -106,7 +110,7 @@ def verdict(members: Mapping[str, object], model: str, *, restored: bool = False
         confidence=_label(members, "confidence", Confidence),
         source=Source.LLM,
         summary=_prose(members.get("summary"), markup),
-        recommendations=tuple(_prose(step, markup) for step in steps) if isinstance(steps, list) else (),
+        recommendations=tuple(_prose(step, markup) for step in steps[:_STEPS]) if isinstance(steps, list) else (),
         model=model,
     )
 
@@ -136,8 +140,13 @@ def _not_json(_: str) -> NoReturn:
     raise ValueError
 
 
+def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object in which a member that is named twice has the value that came first: the one told early."""
+    return dict(reversed(pairs))
+
+
 # NaN and Infinity are Python's, not JSON's.
-_DECODER = json.JSONDecoder(parse_constant=_not_json)
+_DECODER = json.JSONDecoder(parse_constant=_not_json, object_pairs_hook=_first_of_each)
 
 
 def _first_object(text: str) -> dict[str, object]:
@@ -191,7 +200,7 @@ def leading(text: str) -> dict[str, object] | None:
             return None
         if at == len(text) and not isinstance(value, str | list | dict):
             return members  # a number may go on
-        members[name] = value
+        members.setdefault(name, value)
         after = _AFTER.match(text, at)
         assert after is not None  # noqa: S101 - it may match nothing
         if not after[1]:
@@ -225,15 +234,24 @@ _MARKUP_OF_RESTORED = tuple(one for one in _MARKUP if one not in (_EMAIL, _HOST)
 _Markup = Sequence[tuple[re.Pattern[str], str]]
 
 
+def plain(text: str) -> str:
+    """Return `text` as nothing but words, as those of a verdict are."""
+    return _prose(text, _MARKUP)
+
+
 def _prose(value: object, markup: _Markup) -> str:
     """Return plain words; empty for what is no string. Control characters are Classification's to remove."""
     if not isinstance(value, str):
         return ""
     text = value[:_PROSE_LIMIT]
-    while (plain := html.unescape(text)) != text:  # &lt;!channel&gt; is read as what it stands for
-        text = plain
-    while (plain := _without(markup, text)) != text:  # what is taken out may bring together what it kept apart
-        text = plain
+    for _ in range(_ROUNDS):
+        plain = html.unescape(text)  # &lt;!channel&gt; is read as what it stands for
+        plain = plain if plain != text else _without(markup, text)
+        if plain == text:
+            break
+        text = plain  # what is taken out may bring together what it kept apart
+    else:
+        return ""
     return " ".join(text.split())
 
 

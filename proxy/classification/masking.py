@@ -124,9 +124,10 @@ class Masking:
             for field, text in zip(fields, texts, strict=True)
         ]
         self._find_again(fields, texts, found)
-        names = _Names(found for text in texts for found in _PLACEHOLDER.finditer(text))
+        literals = [[f"{found[1]}_{found[2]}" for found in _PLACEHOLDER.finditer(text)] for text in texts]
+        names = _Names(name for each in literals for name in each)
         masked, public = [], {}
-        for field, text, spans in zip(fields, texts, found, strict=True):
+        for field, text, spans, theirs in zip(fields, texts, found, literals, strict=True):
             pieces, last = [], 0
             for start, end, kind in _merged(spans):
                 if start >= LOOKED_AT:
@@ -139,7 +140,7 @@ class Masking:
             pieces.append(text[last:LOOKED_AT])
             masked.append("".join(pieces))
             if field.shared:
-                public |= {literal: literal for literal in names.taken if literal in text}
+                public |= {literal: literal for literal in theirs}
         return Masked(tuple(masked), names.counts, public)
 
     def _find(self, text: str) -> list[tuple[int, int, Kind]]:
@@ -173,8 +174,8 @@ class Masking:
 class _Names:
     """Gives out placeholders."""
 
-    def __init__(self, taken: Iterator[re.Match[str]]) -> None:
-        self.taken: Final = {f"{found[1]}_{found[2]}" for found in taken}
+    def __init__(self, taken: Iterator[str]) -> None:
+        self._taken = set(taken)
         self.counts: dict[str, int] = {}
         self._given: dict[tuple[Kind, str], str] = {}
         self._last = dict.fromkeys(Kind, 0)
@@ -182,7 +183,7 @@ class _Names:
     def of(self, kind: Kind, value: str) -> str:
         if (kind, value) not in self._given:
             self._last[kind] += 1
-            while f"{kind}_{self._last[kind]}" in self.taken:
+            while f"{kind}_{self._last[kind]}" in self._taken:
                 self._last[kind] += 1
             self._given[kind, value] = f"{kind}_{self._last[kind]}"
             self.counts[kind.value] = self.counts.get(kind.value, 0) + 1

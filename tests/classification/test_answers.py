@@ -178,6 +178,20 @@ def test_any_members_are_a_verdict_or_refused(value: object):
             assert name in GOOD
 
 
+def test_of_a_member_that_is_named_twice_the_one_that_was_told_early_counts():
+    text = good().replace('"severity"', '"severity": "info", "severity"', 1)
+    early = answers.labels(text, "m")
+    assert early is not None
+    assert early.severity == answers.parse(text, "m").severity == Severity.INFO
+    broken_off = answers.parse(text[:-1], "m")
+    assert broken_off.severity == Severity.INFO
+
+
+def test_text_whose_markup_never_comes_to_an_end_is_no_text():
+    assert answers.parse(good(summary="words " + "<a" * 160 + ">" * 160), "m").summary == ""
+    assert answers.parse(good(summary="words " + "<a" * 5 + ">" * 5), "m").summary == "words"
+
+
 @pytest.mark.parametrize(
     ("said", "kept"),
     [

@@ -123,6 +123,13 @@ SPOILT = {
     "a model that is a link": a_record(model="http://example.com"),
     "a model with control characters": a_record(model="gpt\x00"),
     "a model that is a novel": a_record(model="m" * 257),
+    "a model that calls people": a_record(model="gpt @channel"),
+    "a model that chats make a link of": a_record(model="www.evil.example/login"),
+    "a summary that is no text": a_record(summary=5),
+    "a summary that is a novel": a_record(summary="x" * 161),
+    "recommendations that are none": a_record(recommendations="Look."),
+    "more recommendations than are shown": a_record(recommendations=["Look."] * 4),
+    "a recommendation that is a novel": a_record(recommendations=["x" * 121]),
     "too long": a_record() + b" " * records.LIMIT,
 }
 
@@ -141,15 +148,12 @@ async def test_what_cannot_be_read_is_absent_and_gives_way(store, inside):
     assert set(await store.get([*keys.values()])) == set(keys.values())
 
 
-async def test_text_from_a_poisoned_store_is_plain_and_short(store, inside):
+async def test_text_from_a_poisoned_store_is_plain(store, inside):
     await store.put({B: Cached(a_verdict(), 60)})
-    text = "See [here](http://example.com) <script>alert(1)</script> <!channel> now\x00\n" + "x" * 500
-    inside.write(A, a_record(summary=text, recommendations=[text] * 9))
+    text = "See [here](http://example.com) <script>alert(1)</script> <!channel> now\x00\n"
+    inside.write(A, a_record(summary=text, recommendations=[text]))
     verdict = (await store.get([A]))[A].classification
-    assert len(verdict.recommendations) == 3
-    for said in (verdict.summary, *verdict.recommendations):
-        assert said.startswith("See here alert(1) now xxx")
-        assert len(said) <= 160
+    assert (verdict.summary, verdict.recommendations) == ("See here alert(1) now", ("See here alert(1) now",))
 
 
 # Leases
@@ -248,6 +252,13 @@ async def test_a_key_without_an_end_is_absent_and_gives_way(store, inside):
     assert await store.lease([A], "one", 60)
     await store.put({A: Cached(a_verdict(), 60)})
     assert 0 < inside.run("PTTL", "v", A) <= 60_000
+    assert 0 < inside.run("PTTL", "l", A) <= 60_000
+
+
+@shared
+async def test_a_lease_that_does_not_end_for_long_is_nobodys(store, inside):
+    inside.run("SET", "l", A, "somebody", "PX", 10**9)
+    assert await store.lease([A], "one", 60)
     assert 0 < inside.run("PTTL", "l", A) <= 60_000
 
 

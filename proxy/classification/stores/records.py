@@ -14,7 +14,12 @@ import re
 from typing import Final
 
 from proxy.classification import answers
-from proxy.classification.classification import Classification
+from proxy.classification.classification import (
+    RECOMMENDATION_LENGTH,
+    RECOMMENDATIONS,
+    SUMMARY_LENGTH,
+    Classification,
+)
 from proxy.classification.verdicts import Cached
 from proxy.errors import ClassifierInvalidAnswer
 
@@ -29,8 +34,8 @@ _NO_MODEL: Final = re.compile(r"[^\w.:/@+ -]|(?<=/)/")
 
 
 def written(verdict: Classification) -> bytes:
-    """Return the record of `verdict`; a model's name with a `_` for what no record may hold."""
-    model = _NO_MODEL.sub("_", verdict.model)[:256]
+    """Return the record of `verdict`; a model's name without what people's chats would make something of."""
+    model = answers.plain(_NO_MODEL.sub("_", verdict.model)[:256])
     record = {"format": FORMAT, "model": model, **answers.members(verdict)}
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
@@ -44,9 +49,19 @@ def read(record: bytes, left: float) -> Cached | None:
     if not isinstance(members, dict) or members.get("format") != FORMAT:
         return None
     model = members.get("model")
-    if not isinstance(model, str) or not _MODEL.fullmatch(model):
+    if not isinstance(model, str) or not _MODEL.fullmatch(model) or answers.plain(model) != model:
+        return None
+    texts = members.get("recommendations")
+    if not isinstance(texts, list) or len(texts) > RECOMMENDATIONS or not _fits(members.get("summary"), SUMMARY_LENGTH):
+        return None
+    if not all(_fits(text, RECOMMENDATION_LENGTH) for text in texts):
         return None
     try:
         return Cached(answers.verdict(members, model, restored=True), left)
     except ClassifierInvalidAnswer:
         return None
+
+
+def _fits(text: object, length: int) -> bool:
+    # What we wrote was cut before. To clean whatever somebody else wrote would hold up alerts.
+    return isinstance(text, str) and len(text) <= length

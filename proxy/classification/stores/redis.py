@@ -25,6 +25,9 @@ from proxy.storage.topology import Topology
 ROOM: Final = 80
 """Percent of `maxmemory` beyond which no verdict is put: the rest is for decisions."""
 
+LONGER: Final = 100
+"""A lease that has so many times our own ahead of it was not given by a proxy, and nobody will end it."""
+
 _GET: Final = Script("""
 if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return false end
 local left = redis.call('PTTL', KEYS[1])
@@ -44,7 +47,8 @@ return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """)
 _LEASE: Final = Script(
     """
-local ours = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('PTTL', KEYS[1]) > 0
+local left = redis.call('PTTL', KEYS[1])
+local ours = redis.call('TYPE', KEYS[1]).ok == 'string' and left > 0 and left <= tonumber(ARGV[4]) * ARGV[5]
 if ours and redis.call('GET', KEYS[1]) ~= ARGV[3] then return {time[1], time[2], 0} end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 return {time[1], time[2], 1}
@@ -104,7 +108,7 @@ class RedisVerdicts:
 
     async def lease(self, keys: Collection[ClassKey], holder: str, seconds: float) -> Collection[ClassKey]:
         asked = list(keys)
-        calls = [Call((self._lease + key.hex(),), (holder, _milliseconds(seconds))) for key in asked]
+        calls = [Call((self._lease + key.hex(),), (holder, _milliseconds(seconds), LONGER)) for key in asked]
         answers = await self._rounds.run(_LEASE, calls)
         return {key for key, (_, _, granted) in zip(asked, answers, strict=True) if granted}
 
