@@ -82,14 +82,14 @@ async def test_by_default_five_failures_open_it(chosen):
     [
         ({"max_failures": "2"}, "xx", "failures in a row: 2"),
         ({"failure_rate": "25", "min_calls": "4"}, "...x", "failed: 1 of 4 calls"),
-        ({"slow_call": "1ms", "slow_rate": "25", "min_calls": "4"}, "...s", "slow: 1 of 4 calls"),
+        ({"slow_call": "200ms", "slow_rate": "25", "min_calls": "4"}, "...s", "slow: 1 of 4 calls"),
     ],
 )
 async def test_its_settings_reach_the_breaker(chosen, flags, answers, why):
     class Model(FakeModel):
         async def classify(self, alert, early=lambda _: None, seconds=None):
             kind = answers[len(self.asked)]
-            await asyncio.sleep(0.002 if kind == "s" else 0)
+            await asyncio.sleep(0.25 if kind == "s" else 0)
             return await super().classify(alert)
 
     model = Model([ClassifierUnavailable("x") if kind == "x" else verdict() for kind in answers])

@@ -79,6 +79,28 @@ def test_the_settings_are_printed_without_their_secrets(tmp_path, capsys, monkey
     assert "sk-canary" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("llm", "warning"),
+    [
+        ("", "no API key; set LLM_API_KEY, llm.api_key or llm.api_key_file"),
+        ("provider: opneai, api_key: sk-1", "llm: the provider opneai; did you mean openai?"),
+        (
+            "provider: ollama, fallbacks: [anthropic/claude-haiku-4-5]",
+            "llm.fallbacks: anthropic/claude-haiku-4-5: no API key; set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN",
+        ),
+        ("provider: ollama, fallbacks: [openai/local@http://127.0.0.1:8000/v1]", None),
+        ("api_key: sk-1, fallbacks: [openai/gpt-4o-mini]", None),
+        ("provider: azure_ai, api_key: sk-1", None),
+    ],
+)
+def test_a_model_that_could_not_be_asked_is_a_warning(llm, warning, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    file = tmp_path / "config.yaml"
+    file.write_text(f"llm: {{enabled: true, {llm}}}\n")
+    assert cli.main(["check-config", str(file)]) == 0
+    assert capsys.readouterr().err == (f"warning: {warning}\n" if warning else "")
+
+
 def test_all_mistakes_are_reported_with_their_lines(tmp_path, capsys):
     file = tmp_path / "config.yaml"
     file.write_text("llm:\n  timeuot: 30s\n  max_retries: many\nenrichment:\n  budget: 3\n")

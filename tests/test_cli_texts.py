@@ -28,7 +28,7 @@ WELL = {
     "canary": {"percent": 100.0, "by": "alertname", "matchers": []},
     "labelling_since": "2026-11-22T12:00:00.123456+00:00",
     "labels_by_rules": "",
-    "configuration": {"read_at": "2026-11-22T11:00:00.654321+00:00", "problems": []},
+    "configuration": {"read_at": "2026-11-22T11:00:00.654321+00:00", "problems": [], "at_next_start": []},
     "alertmanager": {
         "url": "http://127.0.0.1:9093",
         "recovered": True,
@@ -42,6 +42,7 @@ WELL = {
         "key": "set",
         "state": "ready",
         "why": "",
+        "calls": {"running": 0, "waiting": 0},
         "last_outcome": "ok",
         "models": [UNUSED | {"name": "openai/gpt-4o", "breaker": "closed", "why": "", "last_error": ""}],
     },
@@ -126,7 +127,7 @@ def test_the_page_shows_what_is_printed():
         ({"model__state": "unusable"}, "! labels by     the RULES: the model is unusable"),
         (
             {"model__state": "unusable", "model__why": "no such provider"},
-            "! model         openai/gpt-4o is unusable, key set, last call: ok, no such provider",
+            "! model         openai/gpt-4o is unusable, key set, no such provider",
         ),
         (
             {"model__last_outcome": "timeout"},
@@ -143,6 +144,18 @@ def test_the_page_shows_what_is_printed():
         (
             {"model__models": [OPEN, TRIED]},
             "!               ollama/llama3.2 is NOT ASKED until one call has worked: slow: 8 of 10 calls",
+        ),
+        (
+            {"model__models": [SPARE | {"last_error": "rejected: x 401"}, SPARE]},
+            "!               ollama/llama3.2 failed when it was asked last: rejected: x 401",
+        ),
+        (
+            {"model__state": "unusable", "model__why": "no key", "model__last_outcome": "unusable: no key"},
+            "! model         openai/gpt-4o is unusable, key set, no key",
+        ),
+        (
+            {"configuration__at_next_start": ["llm.model", "llm.api_key"]},
+            "! settings      read at 2026-11-22 11:00:00 UTC; WAITING FOR A RESTART: llm.model, llm.api_key",
         ),
         ({"alertmanager__identity_conflicts": 3}, "! conflicts     3 alerts with MORE THAN ONE identity"),
         (
@@ -178,6 +191,10 @@ def test_what_somebody_should_look_at_is_marked(changes, line):
         ),
         ({"model__enabled": False, "model__state": "disabled"}, "  model         none"),
         ({"model__last_outcome": ""}, "  model         openai/gpt-4o is ready, key set, last call: none yet"),
+        (
+            {"model__calls": {"running": 2, "waiting": 5}},
+            "  model         openai/gpt-4o is ready, key set, last call: ok, 2 running, 5 waiting",
+        ),
         ({"alertmanager__peers": None}, "  peers         it has not said"),
         ({"alertmanager__peers": 0}, "  peers         it has no cluster"),
         ({"replicas__count": 1}, "  proxies       1, this one"),

@@ -8,6 +8,7 @@ import pytest
 from configuring import load
 
 from proxy.config import models
+from proxy.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("a_directory_of_its_own")
 
@@ -86,3 +87,18 @@ def test_a_fallback_of_the_same_provider_is_at_the_same_address_unless_it_names_
         "openai/other@http://b:1",
         "anthropic/claude",
     ]
+
+
+@pytest.mark.parametrize("key", ["sk-1\nsk-2", "sk-…", "sk-\x00"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(key):
+    with pytest.raises(ConfigError) as refused:
+        load(LLM_API_KEY=key)
+    assert "a token on one line is wanted" in str(refused.value.problems)
+    assert "sk-" not in str(refused.value.problems)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+def test_an_address_of_one_call_is_not_that_of_the_provider(path):
+    with pytest.raises(ConfigError) as refused:
+        load(LLM_BASE_URL=f"http://127.0.0.1:8000{path}")
+    assert "leave it out, want for example http://127.0.0.1:8000/v1" in str(refused.value.problems)

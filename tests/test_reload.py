@@ -97,6 +97,7 @@ async def test_what_takes_a_restart_is_named(proxy):
     with capture_logs() as logs:
         await proxy.reload()
     assert [entry["settings"] for entry in logs if "settings" in entry] == ["llm.timeout"]
+    assert json.loads(await proxy.get("/api/v1/status"))["configuration"]["at_next_start"] == ["llm.timeout"]
 
 
 async def test_another_key_is_named_and_not_shown(proxy):

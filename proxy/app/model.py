@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -14,14 +14,16 @@ from proxy.classification.chain import Chain, Link
 from proxy.classification.classifier import Classifier
 from proxy.classification.prompts import Prompts
 from proxy.classification.usage import NO_USAGE, Usage
-from proxy.classification.worker.keys import needs_key
-from proxy.config import Settings, variables
+from proxy.classification.worker.keys import KNOWN, missing_key, needs_key
+from proxy.config import Settings, closest, variables
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
     from proxy.classification.worker.client import ModelWorker
 
 log = structlog.get_logger(__name__)
+
+NO_KEY: Final = "no API key; set LLM_API_KEY, llm.api_key or llm.api_key_file"
 
 
 class ChosenModel:
@@ -35,6 +37,7 @@ class ChosenModel:
         self.key = "not needed" if not self._llm.enabled else "set" if self._llm.api_key else "missing"
         self.state = "disabled"
         self._worker: ModelWorker | None = None
+        self._chain: Chain | None = None
         self._links: tuple[Link, ...] = ()
         self._providers: tuple[str, ...] = ()
         self._used: list[Usage] = []
@@ -57,11 +60,7 @@ class ChosenModel:
             self.key = "set" if self._llm.api_key else "not needed"
         elif not self._llm.api_key:
             self._enter("unusable")
-            log.error(
-                "the model cannot be used, the rules decide alone: no API key;"
-                " set LLM_API_KEY, llm.api_key or llm.api_key_file",
-                model=self.name,
-            )
+            log.error("the model cannot be used, the rules decide alone", reason=NO_KEY, model=self.name)
             return
         # Late: the rules need none of it.
         from proxy.classification.worker.client import ModelConfig, ModelWorker
@@ -99,6 +98,7 @@ class ChosenModel:
             "key": self.key,
             "state": self.state,
             "why": why,
+            "calls": {"running": self._chain.running, "waiting": self._chain.waiting} if self._chain else None,
             "models": [
                 {
                     "name": link.name,
@@ -130,6 +130,7 @@ class ChosenModel:
         chain = Chain(
             self._links, timeout=self._llm.timeout, concurrency=self._llm.concurrency, on_attempt=self._attempted
         )
+        self._chain = chain
         self._metrics.calls_waiting.set_function(lambda: chain.waiting)
         self._metrics.calls_running.set_function(lambda: chain.running)
         return chain
@@ -181,6 +182,21 @@ class ChosenModel:
             # What failed while the worker loaded, or died, says nothing about the providers.
             for link in self._links:
                 link.breaker.reset()
+
+
+def doubts(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield why models that the settings name could not be asked, as far as that is known without asking."""
+    llm = settings.llm
+    for n, model in enumerate(llm.models if llm.enabled else ()):
+        where = f"llm.fallbacks: {model.provider}/{model.model}" if n else "llm"
+        if (near := closest(model.provider, KNOWN)) and model.provider not in KNOWN:
+            yield f"{where}: the provider {model.provider}; did you mean {near}?"
+        if model.provider == llm.provider and llm.api_key:
+            continue
+        if n == 0 and needs_key(model.provider, model.base_url):
+            yield NO_KEY
+        elif n and (names := missing_key(model.provider, model.base_url, environ)):
+            yield f"{where}: no API key; set {names}"
 
 
 def _state_of(breaker: CircuitBreaker) -> float:

@@ -40,6 +40,8 @@ class Reload:
         """When the settings that hold were read."""
         self.problems: tuple[str, ...]
         """Why those that were read since cannot be used."""
+        self.at_next_start: tuple[str, ...] = ()
+        """The settings that were changed, and take a restart."""
         self._read()
 
     async def __call__(self) -> None:
@@ -68,8 +70,9 @@ class Reload:
                 configured=settings.enrichment.mode.value,
                 by=choice.by,
             )
-        if later := [key for key in differing(self._running, settings) if not key.startswith(AT_ONCE)]:
-            log.warning("some settings take effect at the next start only", settings="; ".join(later))
+        self.at_next_start = tuple(k for k in differing(self._running, settings) if not k.startswith(AT_ONCE))
+        if self.at_next_start:
+            log.warning("some settings take effect at the next start only", settings="; ".join(self.at_next_start))
 
     def _read(self) -> None:
         self.read_at, self.problems = datetime.now(UTC), ()

@@ -87,7 +87,11 @@ class Status:
             "canary": canary_shown(self.rollout.canary),
             "labelling_since": since.isoformat() if since else None,
             "labels_by_rules": self.labels_by_rules(),
-            "configuration": {"read_at": self.reload.read_at.isoformat(), "problems": list(self.reload.problems)},
+            "configuration": {
+                "read_at": self.reload.read_at.isoformat(),
+                "problems": list(self.reload.problems),
+                "at_next_start": list(self.reload.at_next_start),
+            },
             "alertmanager": {
                 "url": self.settings.alertmanager.url,
                 "recovered": self.recovery.done,

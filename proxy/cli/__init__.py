@@ -143,8 +143,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
+    from proxy.app.model import doubts  # late: commands that ask a running proxy need none of it
+
     loaded = _load(arguments.file)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *doubts(loaded.settings, os.environ)):
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.output == "json":
         print(json.dumps(config.masked(loaded.settings), indent=2))

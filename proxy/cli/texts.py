@@ -138,6 +138,8 @@ def _configuration(configuration: Object) -> tuple[bool, str, str]:
     read = f"read at {_time(configuration['read_at'])}"
     if problems := configuration["problems"]:
         return True, "settings", f"{read}; what was read since CANNOT BE USED: {'; '.join(problems)}"
+    if later := configuration["at_next_start"]:
+        return True, "settings", f"{read}; WAITING FOR A RESTART: {', '.join(later)}"
     return False, "settings", read
 
 
@@ -162,10 +164,11 @@ def _model(model: Object) -> Iterator[tuple[bool, str, str]]:
     if not model["enabled"]:
         yield False, "model", "none" if model["state"] != "ready" else "ready"
         return
-    outcome = model["last_outcome"]
-    facts = [f"{model['name']} is {model['state']}", f"key {model['key']}", f"last call: {outcome or 'none yet'}"]
-    if model["why"]:
-        facts.append(model["why"])
+    outcome, calls = model["last_outcome"], model["calls"] or {"running": 0, "waiting": 0}
+    facts = [f"{model['name']} is {model['state']}", f"key {model['key']}"]
+    facts.append(model["why"] or f"last call: {outcome or 'none yet'}")
+    if calls["running"]:
+        facts.append(f"{calls['running']} running, {calls['waiting']} waiting")
     yield model["state"] != "ready" or outcome not in {"ok", None, ""}, "model", ", ".join(facts)
     if spent := _spent(model["models"]):
         yield False, "", f"since the start {spent}"
@@ -174,6 +177,8 @@ def _model(model: Object) -> Iterator[tuple[bool, str, str]]:
             rests = {"open": "NOT ASKED for a while", "half_open": "NOT ASKED until one call has worked"}
             reasons = "; ".join(filter(None, [one["why"], one["last_error"]]))
             yield True, "", f"{one['name']} is {rests[one['breaker']]}: {reasons}"
+        elif one["last_error"] and len(model["models"]) > 1:
+            yield True, "", f"{one['name']} failed when it was asked last: {one['last_error']}"
 
 
 def _spent(models: Sequence[Object]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.config.catalog import Flag, differing, flags, masked, reference, variables
-from proxy.config.kinds import Address, Secret
+from proxy.config.kinds import Address, Secret, closest
 from proxy.config.settings import (
     Alertmanager,
     Enrichment,
@@ -32,6 +32,7 @@ __all__ = [
     "Settings",
     "Store",
     "Web",
+    "closest",
     "differing",
     "flags",
     "format_duration",

@@ -226,6 +226,18 @@ class UrlKind(Kind[str]):
         return text.rstrip("/")
 
 
+class ModelUrlKind(UrlKind):
+    """Where a provider's API is: the address to which the paths of its calls are added."""
+
+    want = "want for example http://127.0.0.1:8000/v1"
+
+    def _parse(self, text: str) -> str:
+        url = super()._parse(text)
+        if found := re.search(r"/(chat/completions|completions|messages|api/chat|api/generate)$", url):
+            raise ValueError(f"{found[0]} is added to it with each call: leave it out, {self.want}")
+        return url
+
+
 class StoreUrlKind(Kind[str]):
     """What comes before the first colon says which store; the rest is read by that store's adapter."""
 
@@ -384,13 +396,18 @@ class SecretKind(Kind[Secret]):
     metavar = "SECRET"
     want = "want some text"
 
-    def __init__(self, *, needed: bool = True) -> None:
+    def __init__(self, *, needed: bool = True, is_token: bool = False) -> None:
         self.needed = needed
         """False: a file of the secret that cannot be read is a warning, and the secret stays empty."""
+        self._is_token = is_token
+        """Whether it is sent as it is in an HTTP header."""
 
     def parse(self, text: str) -> Secret:
         # The line feed that `echo` and editors leave behind is never meant, and breaks HTTP headers.
-        return Secret(text.rstrip("\r\n"))
+        secret = text.rstrip("\r\n")
+        if self._is_token and not (secret.isascii() and secret.isprintable()):
+            raise ValueError("a token on one line is wanted, and this has other lines, or characters that no token has")
+        return Secret(secret)
 
     _parse = parse
 
@@ -401,6 +418,7 @@ class SecretKind(Kind[Secret]):
 Duration = Annotated[timedelta, DurationKind()]
 Listen = Annotated[Address, AddressKind()]
 Url = Annotated[str, UrlKind()]
+ModelUrl = Annotated[str, ModelUrlKind()]
 StoreUrl = Annotated[str, StoreUrlKind()]
 Replicas = Annotated[int, ReplicasKind()]
 Percent = Annotated[float, PercentKind()]

@@ -27,6 +27,7 @@ from proxy.config.kinds import (
     LabelName,
     Listen,
     Matchers,
+    ModelUrl,
     NamePrefix,
     Percent,
     Regex,
@@ -266,10 +267,10 @@ class Llm(Section):
         default="openai", description="`openai`, `anthropic`, `gemini`, `ollama`, or any other provider LiteLLM knows."
     )
     model: str = setting(default="gpt-4o", description="The model's name, as the provider spells it.")
-    api_key: Annotated[Secret, SecretKind(needed=False)] = setting(
+    api_key: Annotated[Secret, SecretKind(needed=False, is_token=True)] = setting(
         default=Secret(), description="The provider's API key. Needed unless the provider takes none."
     )
-    base_url: Url | None = setting(
+    base_url: ModelUrl | None = setting(
         default=None, description="Where the provider's API is, when not at its usual address."
     )
     timeout: Duration = setting(

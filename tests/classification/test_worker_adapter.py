@@ -151,7 +151,7 @@ def test_nobody_is_asked_for_the_price_of_an_ollama():
 def test_their_messages_stay_behind(theirs: type[Exception]):
     failed = translated(raised(theirs, status=401))
     assert SECRET not in f"{failed} {failed.error}"
-    assert str(failed.error) == f"{theirs.__name__} 401"
+    assert str(failed.error) == f"{theirs.__name__} 401, the key is refused: check llm.api_key"
     assert failed.__suppress_context__
 
 

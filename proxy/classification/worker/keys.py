@@ -24,6 +24,13 @@ VARIABLES: Final[Mapping[str, Sequence[str]]] = {
 }
 """For each provider that is known to want a key, where LiteLLM looks for one that it is not given."""
 
+KNOWN: Final = frozenset({
+    *VARIABLES, "azure_ai", "bedrock", "codestral", "cohere_chat", "databricks", "deepinfra", "github", "hosted_vllm",
+    "huggingface", "llamafile", "lm_studio", "nvidia_nim", "ollama", "ollama_chat", "sagemaker", "sambanova",
+    "vertex_ai", "vllm", "watsonx", "zai",
+})  # fmt: skip
+"""The providers of which a word that is nearly the same is a slip."""
+
 
 def needs_key(provider: str, base_url: str | None) -> bool:
     """Return whether `provider` is known to refuse whoever brings no key.

@@ -72,6 +72,19 @@ _FORM_REFUSED = (
     (theirs.UnprocessableEntityError, 422),
 )
 
+_NO_CREDIT: Final = "insufficient_quota"
+# What an operator is to look at.
+_HINTS: Final[Mapping[int | str | None, str]] = {
+    401: ", the key is refused: check llm.api_key",
+    402: ", the provider wants to be paid",
+    403: ", the key is refused, or may not use the model: check llm.api_key and llm.model",
+    404: ", no such model or path: check llm.model and llm.base_url",
+    _NO_CREDIT: ", no credit is left at the provider",
+}
+
+_KEY_LENGTH: Final = 8
+"""Characters that a key has at least; something shorter may stand in any text."""
+
 # Whose handlers keep to themselves, and are handed a client in place of the session.
 _WITH_CLIENT: Final = frozenset({"anthropic", "gemini", "ollama", "ollama_chat"})
 
@@ -120,6 +133,8 @@ class LiteLLM:
             litellm.model_cost.setdefault(model, dict(_FREE))
         base = providers.api_base(chosen.provider, chosen.base_url)
         self._model = model
+        given = (chosen.api_key, *(os.environ.get(name, "") for name in keys.VARIABLES.get(chosen.provider, ())))
+        self._keys = tuple(key for key in given if len(key) >= _KEY_LENGTH)
         self._arguments: dict[str, Any] = {
             "model": model,
             "api_base": base,
@@ -160,7 +175,8 @@ class LiteLLM:
                 return await self._streamed(response, heard)
         choices = response.choices
         content = choices[0].message.content if choices else None
-        return Reply(content if isinstance(content, str) else "", self._usage(getattr(response, "usage", None)))
+        text = self._without_keys(content) if isinstance(content, str) else ""
+        return Reply(text, self._usage(getattr(response, "usage", None)))
 
     async def _streamed(self, stream: Any, heard: Callable[[str], None]) -> Reply:
         text, usage, begun = "", None, False
@@ -173,7 +189,7 @@ class LiteLLM:
                     text += piece
                     heard(text)
                 if len(text) >= answers.TEXT_LIMIT:
-                    return Reply(text)
+                    return Reply(self._without_keys(text))
         except Exception as exc:
             if begun:
                 raise _BrokenStream from exc
@@ -183,7 +199,13 @@ class LiteLLM:
         used = self._usage(usage if counted else None)
         if not text:  # so ends a stream that LiteLLM cannot read, as well as one with nothing in it
             raise CompletionFailed(ClassifierUnavailable("an empty stream"), stream_broken=True, usage=used)
-        return Reply(text, used)
+        return Reply(self._without_keys(text), used)
+
+    def _without_keys(self, text: str) -> str:
+        """Return a provider's words without the key that it was shown: they go to people, and into stores."""
+        for key in self._keys:
+            text = text.replace(key, "[masked]")
+        return text
 
     def _usage(self, counted: Any) -> Usage:
         """Return what the provider has counted, and what LiteLLM's prices make of it."""
@@ -223,6 +245,9 @@ def our_errors(exchange: wire.Exchange | None = None) -> Iterator[None]:
         if exchange is not None and exchange.redirect:
             error = f"a redirect ({exchange.redirect}), which is not followed: name the address itself in llm.base_url"
             raise CompletionFailed(ClassifierRejected(error)) from None
+        if exchange is not None and exchange.unreachable:
+            error = f"no connection, {exchange.unreachable}: check llm.base_url"
+            raise CompletionFailed(ClassifierUnavailable(error)) from None
         exc: BaseException = raised
         if isinstance(raised, _BrokenStream) and raised.__cause__ is not None:
             exc = raised.__cause__
@@ -233,13 +258,19 @@ def our_errors(exchange: wire.Exchange | None = None) -> Iterator[None]:
             (ours for kind, statuses, ours in ERRORS if isinstance(exc, kind) and (status or 0) in statuses),
             ClassifierRejected,
         )
-        detail = type(exc).__name__ + (f" {status}" if status else "")
+        detail = type(exc).__name__ + (f" {status}" if status else "") + _HINTS.get(_hinting(exc, status), "")
         raise CompletionFailed(
             ours(detail),
             retry_after=_retry_after(exc, datetime.now(UTC)),
             form_refused=(type(exc), status) in _FORM_REFUSED,
             stream_broken=isinstance(raised, _BrokenStream),
         ) from None  # the cause's message may hold the prompt or the key
+
+
+def _hinting(exc: BaseException, status: int | None) -> int | str | None:
+    """Return what _HINTS may know. Of a provider's words that one alone is looked at which is always the same."""
+    said = f"{getattr(exc, 'message', '')} {getattr(exc, 'body', '')}"  # not str(exc), which may fail
+    return _NO_CREDIT if _NO_CREDIT in said else status
 
 
 def _status(exc: BaseException) -> int | None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -32,6 +33,8 @@ class Exchange:
     """Whether an answer was given up at WIRE_LIMIT."""
     redirect: int = 0
     """The status with which a provider sent us elsewhere."""
+    unreachable: str = ""
+    """Why there was no connection."""
     _responses: list[aiohttp.ClientResponse] = field(default_factory=list)
 
     def add(self, response: aiohttp.ClientResponse) -> None:
@@ -73,12 +76,14 @@ async def connections() -> AsyncIterator[aiohttp.ClientSession]:
 
 async def _bounded(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     request.headers["Accept-Encoding"] = "identity"
+    opened = _EXCHANGE.get(None)
     try:
         response = await send(request)
     except aiohttp.ClientOSError as exc:
+        if opened is not None and isinstance(exc, aiohttp.ClientConnectorError):
+            opened.unreachable = _why(exc)
         # The subclass is what LiteLLM would answer with a second request.
         raise aiohttp.ClientConnectionError(type(exc).__name__) from None
-    opened = _EXCHANGE.get(None)
     if opened is not None:
         opened.add(response)
     if 300 <= response.status < 400:
@@ -93,6 +98,14 @@ async def _bounded(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerTy
         response._cache.pop("headers", None)
     response.content = _Content(response.content, opened, encoding)  # type: ignore[assignment] # as far as it is used
     return response
+
+
+def _why(exc: aiohttp.ClientConnectorError) -> str:
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "its host's name is not known"
+    if isinstance(exc, aiohttp.ClientSSLError):
+        return "TLS fails"
+    return os.strerror(exc.os_error.errno).lower() if exc.os_error.errno else type(exc.os_error).__name__
 
 
 class _Content:
