@@ -17,6 +17,7 @@ ProxyError
     ├── ClassifierRateLimited    retryable
     ├── ClassifierTimeout        retryable
     ├── ClassifierUnavailable    retryable: provider or worker down
+    ├── ClassifierUndecided      a custom classifier that works, and has nothing to say about this alert
     ├── ClassifierOpen           not asked: it failed too often, and gets a rest
     ├── ClassifierBusy           our own queue is full
     └── ClassifierInvalidAnswer  an answer that is no verdict
@@ -111,6 +112,10 @@ class ClassifierTimeout(ClassifierError):
 class ClassifierUnavailable(ClassifierError):
     reason = "unavailable"
     retryable = True
+
+
+class ClassifierUndecided(ClassifierError):
+    reason = "undecided"
 
 
 class ClassifierOpen(ClassifierError):

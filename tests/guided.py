@@ -122,10 +122,10 @@ def a_reader(directory: Path, environment: Mapping[str, str]) -> Reader:
     home = directory / "home"
     programs.mkdir()
     home.mkdir()
-    _put(programs / "alertmanager-ai-proxy", f'exec "{sys.executable}" -m proxy "$@"')
-    _put(programs / "prometheus-alertmanager", f'exec "{alertmanagers()[0]}" "$@"')
+    put(programs / "alertmanager-ai-proxy", f'exec "{sys.executable}" -m proxy "$@"')
+    put(programs / "prometheus-alertmanager", f'exec "{alertmanagers()[0]}" "$@"')
     # There is no cluster: what it would be told is written down.
-    _put(programs / "kubectl", f"""echo "kubectl $*" >> "{home}/kubectl"; [ "$3" != patch ] || cat > "{home}/patch\"""")
+    put(programs / "kubectl", f"""echo "kubectl $*" >> "{home}/kubectl"; [ "$3" != patch ] || cat > "{home}/patch\"""")
     ports = {name: str(free_port()) for name in PORTS}
     settings = ("LLM_", "ENRICHMENT_", "WEB_", "STORE_", "ALERTMANAGER_", "STORAGE_", "LOG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
@@ -138,6 +138,6 @@ def a_reader(directory: Path, environment: Mapping[str, str]) -> Reader:
     return Reader(home, env, ports)
 
 
-def _put(path: Path, line: str) -> None:
+def put(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from fakes import FakeModel, an_alert, body, exchange, post, posted, settings, verdict
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
+from workers import FakeProcess, children
 
 from proxy import app, config
 from proxy.app.model import ChosenModel
 from proxy.app.prompting import chosen_prompts
 from proxy.classification import chain
 from proxy.classification.worker import client
+from proxy.classification.worker.protocol import Configure
 from proxy.config.catalog import CATALOG
+from proxy.config.kinds import Secret
+from proxy.config.models import ModelNameKind
 from proxy.errors import ClassifierOpen, ClassifierRejected, ClassifierTimeout, ClassifierUnavailable
 from proxy.telemetry import Metrics
+
+named = ModelNameKind().parse
 
 
 def _model(given, metrics):
@@ -239,6 +246,20 @@ async def test_the_template_is_tried_before_the_first_alert_waits_for_it(opened)
     assert (prompts.checks, worker.options["prompt"]) == (1, prompts.render)
 
 
+async def test_a_classifier_of_ones_own_that_takes_the_worker_with_it_is_left_alone():
+    given = settings("http://127.0.0.1:9", llm__enabled="true", llm__provider="classifier", llm__model="own")
+    one = _model(given, Metrics(CollectorRegistry()))
+    async with AsyncExitStack() as stack:
+        await one.open(FakeModel([ClassifierUnavailable("the model worker was lost during the call")]), stack)
+        for _ in range(5):
+            with pytest.raises(ClassifierUnavailable):
+                await one.classifier.classify(an_alert())
+            one._enter("restarting")
+            one._enter("ready")
+        with pytest.raises(ClassifierOpen):
+            await one.classifier.classify(an_alert())
+
+
 async def test_a_call_has_the_configured_time(alertmanager, monkeypatch):
     monkeypatch.setattr(chain, "GRACE", 0.0)
     one = _model(settings(alertmanager.url, llm__timeout="10ms"), Metrics(CollectorRegistry()))
@@ -266,3 +287,29 @@ async def test_so_many_calls_as_configured_run_at_once(alertmanager):
         async with asyncio.timeout(10):
             while len(model.asked) < 5:
                 await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "keys"),
+    [
+        (("openai", "a", ["openai/b", "anthropic/c"]), ["sk-1", "sk-1", ""]),
+        (("classifier", "own/a", ["classifier/own/b", "classifier/other", "openai/c"]), ["sk-1", "sk-1", "", ""]),
+    ],
+)
+async def test_a_key_is_for_the_provider_or_the_one_classifier_that_it_was_given_to(chosen, keys, monkeypatch):
+    told: list[Configure] = []
+
+    class Child(FakeProcess):
+        def send(self, message):
+            told.append(message)
+
+    children(monkeypatch, lambda: Child(stays=True))
+    provider, model, fallbacks = chosen
+    given = settings("http://127.0.0.1:9", llm__enabled="true", llm__provider=provider, llm__model=model)
+    given = replace(given, llm=replace(given.llm, api_key=Secret("sk-1"), fallbacks=tuple(map(named, fallbacks))))
+    async with AsyncExitStack() as stack:
+        await _model(given, Metrics(CollectorRegistry())).open(None, stack)
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.005)
+    assert [one.api_key for one in told[0].models] == keys

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("a_directory_of_its_own")
     ("text", "provider", "model", "base_url"),
     [
         ("anthropic/claude-haiku-4-5", "anthropic", "claude-haiku-4-5", None),
+        ("classifier/runbooks/2@http://a:1", "classifier", "runbooks/2", "http://a:1"),
         ("openai/openai/gpt-oss-20b", "openai", "openai/gpt-oss-20b", None),
         ("ollama/llama3.2:1b@http://127.0.0.1:11434/", "ollama", "llama3.2:1b", "http://127.0.0.1:11434"),
         ("vertex_ai/claude@20251001@https://eu.example.com", "vertex_ai", "claude@20251001", "https://eu.example.com"),
@@ -101,4 +102,20 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(key):
 def test_an_address_of_one_call_is_not_that_of_the_provider(path):
     with pytest.raises(ConfigError) as refused:
         load(LLM_BASE_URL=f"http://127.0.0.1:8000{path}")
-    assert "leave it out, want for example http://127.0.0.1:8000/v1" in str(refused.value.problems)
+    assert "which is added to it with each call: leave it out" in str(refused.value.problems)
+    given = {"LLM_BASE_URL": f"http://127.0.0.1:8000{path}", "LLM_PROVIDER": "classifier", "LLM_MODEL": "own"}
+    assert load(**given).settings.llm.base_url, "what a classifier of one's own makes of it is its own business"
+
+
+def test_an_address_is_for_the_one_classifier_that_it_was_given_to():
+    llm = load(
+        LLM_PROVIDER="classifier",
+        LLM_MODEL="gateway/big",
+        LLM_BASE_URL="http://gateway:8000",
+        LLM_FALLBACKS="classifier/gateway/small,classifier/runbooks",
+    ).settings.llm
+    assert [str(one) for one in llm.models] == [
+        "classifier/gateway/big@http://gateway:8000",
+        "classifier/gateway/small@http://gateway:8000",
+        "classifier/runbooks",
+    ]

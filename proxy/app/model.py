@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from proxy import classifiers
 from proxy.classification.breaker import BreakerState, CircuitBreaker, Limits
 from proxy.classification.chain import Chain, Link
 from proxy.classification.classifier import Classifier
@@ -68,11 +69,12 @@ class ChosenModel:
 
         self._prompts.check()  # now: the first use of its template takes longer than alerts should wait
         key = self._llm.api_key.reveal()
+        first = self._llm.models[0]
         worker = ModelWorker(
             ModelConfig(
                 models=[
                     # Another provider's key is its own, which LiteLLM finds in the environment.
-                    Model(one.provider, one.model, key if one.provider == self._llm.provider else "", one.base_url)
+                    Model(one.provider, one.model, key if one.door == first.door else "", one.base_url)
                     for one in self._llm.models
                 ],
                 timeout=self._llm.timeout,
@@ -179,9 +181,11 @@ class ChosenModel:
         self.state = state
         self._metrics.model_usable.set(state == "ready")
         if state == "ready":
-            # What failed while the worker loaded, or died, says nothing about the providers.
-            for link in self._links:
-                link.breaker.reset()
+            # What failed while the worker loaded, or died, says nothing about the providers. A classifier of the user's
+            # own may be what it died of, and would take it with it for ever.
+            for link, provider in zip(self._links, self._providers, strict=True):
+                if provider != classifiers.PROVIDER:
+                    link.breaker.reset()
 
 
 def doubts(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Several models as one Classifier: the first that can be asked, and the next when it fails.
 
     next model       ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited, ClassifierRejected,
-                     ClassifierUnusable, an open breaker
+                     ClassifierUnusable, ClassifierUndecided, an open breaker
     raised at once   ClassifierInvalidAnswer (the model works, and its words are what they are), ClassifierBusy (of
                      ourselves), whatever is no ClassifierError
 
@@ -11,7 +11,7 @@ What counts for a model's breaker:
 - `rejected` is a failure that may be due to the alert: a content filter refuses one alert, a wrong key or a wrong
   model name all of them, and a status alone (400 is either) does not tell. So the rejections of one alertname count
   once, and those of several open the breaker. Else a dead key would be presented for ever.
-- `invalid_answer` is a success: somebody answered.
+- `invalid_answer` and `undecided` are successes: somebody answered.
 - `unusable` and `busy` say nothing about the provider and cost nothing; so does a call that was cancelled.
 
 Calls wait for a place here, and not in the classifiers: a turn begins with its place, so a queue of our own never
@@ -41,6 +41,7 @@ from proxy.errors import (
     ClassifierRejected,
     ClassifierTimeout,
     ClassifierUnavailable,
+    ClassifierUndecided,
     ClassifierUnusable,
 )
 
@@ -57,6 +58,7 @@ _NEXT: Final = (
     ClassifierRateLimited,
     ClassifierRejected,
     ClassifierUnusable,
+    ClassifierUndecided,
 )
 _FAILURES: Final = (ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited)
 
@@ -114,7 +116,7 @@ class Chain:
         `seconds` bounds all attempts together, if it is less than `timeout`.
 
         Labels that `early` has heard hold: if that model fails later its verdict stays, without text, and no other is
-        asked. Raises the error of the model that was asked last; ClassifierOpen, at once, when none may be asked.
+        asked. Raises the error of the model that failed last; ClassifierOpen, at once, when none may be asked.
         """
         if not any(link.breaker.ready for link in self._links):
             raise _all_open()
@@ -138,7 +140,9 @@ class Chain:
             try:
                 return await self._attempt(n, permit, alert, early, share, 0 if others else GRACE)
             except _NEXT as exc:
-                failure = exc
+                # That one has nothing to say does not hide that another failed.
+                if isinstance(failure, ClassifierOpen) or not isinstance(exc, ClassifierUndecided):
+                    failure = exc
         raise failure
 
     async def _attempt(
@@ -211,7 +215,7 @@ def _judge(permit: Permit, error: ClassifierError, alert: Alert, seconds: float)
     match error:
         case ClassifierRejected():
             permit.failed(seconds, subject=alert.labels.get("alertname", ""))
-        case ClassifierInvalidAnswer():
+        case ClassifierInvalidAnswer() | ClassifierUndecided():
             permit.succeeded(seconds)
         case _ if isinstance(error, _FAILURES):
             permit.failed(seconds)

@@ -17,7 +17,7 @@ def unheard(_: Classification) -> None:
 
 
 class Classifier(Protocol):
-    """Gives verdicts. Custom classifiers and the model worker satisfy it."""
+    """Gives verdicts. The model worker satisfies it. What users write is a `proxy.classifiers.Classifier`, in there."""
 
     async def classify(self, alert: Alert, early: Early = unheard, seconds: float | None = None) -> Classification:
         """Return the verdict on `alert`, with source `llm`.

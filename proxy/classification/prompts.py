@@ -70,6 +70,10 @@ class Prompt:
     messages: Sequence[Mapping[str, str]] = field(repr=False)
     """The chat: one system message, the same for all alerts, and one user message."""
     masked: Masked = field(repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those that the chat shows, as it shows them."""
+    annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As above."""
 
     def restored(self, verdict: Classification) -> Classification:
         """Return `verdict` with its text in words for people: see `Masked.restore`."""
@@ -147,7 +151,8 @@ class Prompts:
         }
         values["alert"] = fenced(json.dumps(shown, ensure_ascii=False, indent=1))
         user = self._template.user(_CONSTANTS, values)
-        return Prompt([{"role": "system", "content": self._system}, {"role": "user", "content": user}], masked)
+        messages = [{"role": "system", "content": self._system}, {"role": "user", "content": user}]
+        return Prompt(messages, masked, **shown)
 
     def _fields(self, name: str, value: str, *, shared: bool) -> tuple[Field, Field]:
         shared = shared and name not in self._per_object

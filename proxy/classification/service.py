@@ -259,8 +259,8 @@ class ClassificationService:
             if self._said_failing:
                 log.info("the model answers again")
             self._said_failing = False
-        elif outcome != "breaker_open" and self.last_outcome not in (before, *self._said):
-            # That a model is left alone is said where it begins.
+        elif outcome not in {"breaker_open", "undecided"} and self.last_outcome not in (before, *self._said):
+            # That a model is left alone is said where it begins; to have nothing to say is no failure.
             log.warning("the model fails, the rules decide", reason=outcome, error=detail)
             self._said_failing = self._said[self.last_outcome] = True
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import __version__, config
-from proxy.cli import rendering, running
+from proxy.cli import rendering, running, trying
 from proxy.errors import ConfigError
 
 PROGRAM: Final = "alertmanager-ai-proxy"
@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     prompt = rendering.add_command(commands)
     prompt.set_defaults(run=_render_prompt)
     _add_settings(prompt, "llm.")
+
+    trial = trying.add_command(commands)
+    trial.set_defaults(run=_try_classifier)
+    _add_settings(trial, "llm.")
 
     running.add_commands(commands)
 
@@ -160,6 +164,13 @@ def _render_prompt(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return rendering.run(arguments.body, arguments.output, loaded.settings)
+
+
+def _try_classifier(arguments: argparse.Namespace) -> int:
+    loaded = config.load(arguments.file, environ=os.environ, flags=_given(arguments))
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return trying.run(arguments.body, loaded.settings)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -231,12 +231,6 @@ class ModelUrlKind(UrlKind):
 
     want = "want for example http://127.0.0.1:8000/v1"
 
-    def _parse(self, text: str) -> str:
-        url = super()._parse(text)
-        if found := re.search(r"/(chat/completions|completions|messages|api/chat|api/generate)$", url):
-            raise ValueError(f"{found[0]} is added to it with each call: leave it out, {self.want}")
-        return url
-
 
 class StoreUrlKind(Kind[str]):
     """What comes before the first colon says which store; the rest is read by that store's adapter."""

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
+from proxy import classifiers
 from proxy.config.kinds import Kind, UrlKind
 
 
@@ -18,6 +19,12 @@ class ModelName:
     """As the provider spells it."""
     base_url: str | None = None
     """None for the usual address."""
+
+    @property
+    def door(self) -> str:
+        """What a key opens, and what is behind an address: the provider, or one classifier of the user's own."""
+        own = self.provider == classifiers.PROVIDER
+        return f"{self.provider}/{self.model.partition('/')[0]}" if own else self.provider
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}" + (f"@{self.base_url}" if self.base_url else "")

@@ -10,12 +10,13 @@ A secret has no flag, and a companion that names a file with it: `api_key` bring
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from proxy.config.kinds import (
@@ -264,9 +265,15 @@ class Llm(Section):
 
     enabled: bool = setting(default=False, description="Whether a model is asked. If not, the rules alone decide.")
     provider: str = setting(
-        default="openai", description="`openai`, `anthropic`, `gemini`, `ollama`, or any other provider LiteLLM knows."
+        default="openai",
+        description="`openai`, `anthropic`, `gemini`, `ollama`, or any other provider LiteLLM knows. `classifier`: "
+        "one of your own.",
     )
-    model: str = setting(default="gpt-4o", description="The model's name, as the provider spells it.")
+    model: str = setting(
+        default="gpt-4o",
+        description="The model's name, as the provider spells it. For `classifier`: the classifier's name, and behind "
+        "a slash what it is to be told.",
+    )
     api_key: Annotated[Secret, SecretKind(needed=False, is_token=True)] = setting(
         default=Secret(), description="The provider's API key. Needed unless the provider takes none."
     )
@@ -336,8 +343,8 @@ class Llm(Section):
         """All models, in the order in which they are asked; where a fallback gets its address from is settled."""
         first = ModelName(self.provider, self.model, self.base_url)
         # One that shares the key shares the address too: a key for a server of one's own is not for the provider.
-        inherited = {self.provider: self.base_url}
-        return first, *(replace(one, base_url=one.base_url or inherited.get(one.provider)) for one in self.fallbacks)
+        inherited = {first.door: self.base_url}
+        return first, *(replace(one, base_url=one.base_url or inherited.get(one.door)) for one in self.fallbacks)
 
 
 class Log(Section):
@@ -345,6 +352,10 @@ class Log(Section):
 
     level: LogLevel = setting(default=LogLevel.INFO, description="The least serious events that are logged.")
     format: LogFormat = setting(default=LogFormat.LOGFMT, description="`console` is for people, with colours.")
+
+
+CALL: Final = re.compile(r"/(chat/completions|completions|messages|api/chat|api/generate)$")
+"""What an address must not end in to which the paths of a provider's calls are added."""
 
 
 class Remark(NamedTuple):
@@ -399,6 +410,12 @@ class Settings(Section):
                 f"{self.enrichment.severity_label!r}, give them different names",
             )
 
+        call = self.llm.provider != "classifier" and CALL.search(self.llm.base_url or "")
+        if call:
+            yield Remark(
+                ("llm.base_url",),
+                f"llm.base_url ends in {call[0]}, which is added to it with each call: leave it out",
+            )
         models = self.llm.models
         for twice in sorted({str(one) for n, one in enumerate(models) if one in models[:n]}):
             yield Remark(

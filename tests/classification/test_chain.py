@@ -28,6 +28,7 @@ from proxy.errors import (
     ClassifierRejected,
     ClassifierTimeout,
     ClassifierUnavailable,
+    ClassifierUndecided,
     ClassifierUnusable,
 )
 
@@ -116,6 +117,7 @@ async def test_the_first_that_answers_is_the_only_one_asked():
         (ClassifierRateLimited, 1),
         (ClassifierRejected, 1),
         (ClassifierUnusable, 0),
+        (ClassifierUndecided, 0),
     ],
 )
 async def test_the_next_is_asked_after(error, counted):
@@ -134,8 +136,9 @@ async def test_nobody_else_is_asked_after(error):
     assert (second.asked, made.spent(0)) == ([], 0)
 
 
-async def test_an_invalid_answer_is_an_answer():
-    made = Made(FakeModel([ClassifierUnavailable("x"), ClassifierInvalidAnswer("x"), ClassifierUnavailable("x")]))
+@pytest.mark.parametrize("answer", [ClassifierInvalidAnswer, ClassifierUndecided])
+async def test_an_invalid_answer_and_none_are_answers(answer):
+    made = Made(FakeModel([ClassifierUnavailable("x"), answer("x"), ClassifierUnavailable("x")]))
     for _ in range(3):
         with pytest.raises(ClassifierError):
             await made.ask()
@@ -154,6 +157,17 @@ async def test_a_key_that_is_refused_is_not_presented_for_ever():
 async def test_all_failing_is_the_error_of_the_last():
     made = Made(FakeModel([ClassifierTimeout("x")]), FakeModel([ClassifierRateLimited("y")]))
     with pytest.raises(ClassifierRateLimited, match="y"):
+        await made.ask()
+
+
+async def test_having_nothing_to_say_hides_no_failure():
+    with pytest.raises(ClassifierUndecided):
+        await Made(FakeModel([ClassifierUndecided("x")])).ask()
+    made = Made(FakeModel([ClassifierTimeout("x")]), FakeModel([ClassifierUndecided("y")]))
+    with pytest.raises(ClassifierTimeout, match="x"):
+        await made.ask()
+    made = Made(FakeModel([ClassifierUndecided("x")]), FakeModel([ClassifierTimeout("y")]))
+    with pytest.raises(ClassifierTimeout, match="y"):
         await made.ask()
 
 

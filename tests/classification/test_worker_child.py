@@ -179,9 +179,9 @@ async def test_closing_a_child_that_loads_does_not_wait_for_it(provider: FakePro
 async def test_a_missing_litellm_is_unusable(tmp_path, monkeypatch):
     (tmp_path / "litellm.py").write_text("import no_such_module")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    async with ModelWorker(config()) as worker:
+    async with ModelWorker(config(a_model(), a_model("ollama"))) as worker:
         with pytest.raises(
-            ClassifierUnusable, match="LiteLLM cannot be imported: ModuleNotFoundError for no_such_module"
+            ClassifierUnusable, match=r"^LiteLLM cannot be imported: ModuleNotFoundError for no_such_module$"
         ):
             await worker.classifier(0).classify(ALERT)
 

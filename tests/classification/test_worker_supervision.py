@@ -285,6 +285,20 @@ async def test_a_model_that_may_lack_its_key_is_named(monkeypatch):
     assert (said["model"], said["reason"]) == ("azure/m", "no API key")
 
 
+async def test_only_a_classifier_of_ones_own_is_sent_labels_beside_the_prompt(monkeypatch):
+    asked: list[Ask] = []
+
+    def answer(ask: Ask) -> list[Message]:
+        asked.append(ask)
+        return [Answered(ask.call, LABELS, NO_USAGE)]
+
+    children(monkeypatch, lambda: FakeProcess(Ready("1", ["", ""]), stays=True, answer=answer))
+    async with ModelWorker(config(a_model(), a_model("classifier"))) as worker:
+        for place in (0, 1):
+            await worker.classifier(place).classify(ALERT)
+    assert [(ask.labels, ask.annotations) for ask in asked] == [({}, {}), (ALERT.labels, ALERT.annotations)]
+
+
 async def test_a_model_that_cannot_be_used_is_named(monkeypatch):
     children(monkeypatch, lambda: FakeProcess(Ready("1", ["", "no such provider"]), stays=True))
     watched = Watched(config(a_model(), a_model("opanai")))

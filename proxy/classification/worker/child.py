@@ -18,7 +18,9 @@ from pathlib import Path
 from proxy.classification import answers
 from proxy.classification.classification import Classification
 from proxy.classification.worker import protocol, providers
-from proxy.classification.worker.asking import Asker, Tally
+from proxy.classification.worker.asking import Tally
+from proxy.classification.worker.custom import Custom
+from proxy.classification.worker.making import Made, Making
 from proxy.classification.worker.protocol import (
     Answered,
     Ask,
@@ -41,10 +43,13 @@ _NICENESS = 10
 _OOM_SCORE = 900
 # Seconds to leave in, once there is nobody to answer. A thread stuck in a name server's silence would hold us.
 _LEAVE_WITHIN = 5
+# Characters of what a failure says of itself: the name of a stranger's class may not fit into a frame.
+_DETAIL = 200
 
 
 def main(fd: int) -> None:
     """Serve the parent on the socket `fd` until it closes."""
+    os.environ.update(providers.LITELLM_ENVIRONMENT)  # a classifier of the user's own may import it before we do
     os.nice(_NICENESS)
     with contextlib.suppress(OSError):  # Linux only, and not in every sandbox
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
@@ -74,40 +79,22 @@ async def _serve(sock: socket.socket) -> None:
 
 
 async def _answer_calls(configure: Configure, reader: asyncio.StreamReader, send: _Send) -> None:
-    try:
-        # Stalls this loop for seconds. Nobody waits on it: calls are sent once we are ready.
-        from proxy.classification.worker import litellm_adapter
-    except ImportError as exc:
-        raise ClassifierUnusable(f"LiteLLM cannot be imported: {type(exc).__name__} for {exc.name}") from None
-    async with litellm_adapter.connections() as connections:
-        models: list[Asker | ClassifierUnusable] = []
-        doubts: list[str] = []
-        for place, model in enumerate(configure.models):
-            try:
-                complete = litellm_adapter.LiteLLM(model, configure.max_tokens, connections)
-            except ClassifierUnusable as exc:
-                models.append(exc)
-                doubts.append("")
-            else:
-                doubts.append(complete.doubt)
-                models.append(
-                    Asker(
-                        complete,
-                        model=model.model,
-                        max_retries=configure.max_retries,
-                        stream=configure.stream,
-                        forms=providers.forms(model.provider),
-                        on_streaming=lambda works, place=place: send(Streaming(place, works)),  # type: ignore[misc] # mypy cannot infer a lambda with a default
-                    )
-                )
-        unusable = ["" if isinstance(model, Asker) else str(model) for model in models]
+    async with contextlib.AsyncExitStack() as stack:
+        making = Making(
+            configure,
+            stack,
+            on_stuck=lambda: send(Crashed("a classifier that does not come back")),
+            on_streaming=lambda place, works: send(Streaming(place, works)),
+        )
+        models = [await making.model(model, place) for place, model in enumerate(configure.models)]
+        unusable = [str(model) if isinstance(model, ClassifierUnusable) else "" for model in models]
         if all(unusable):
-            raise ClassifierUnusable("; ".join(unusable))
-        send(Ready(litellm_adapter.VERSION, unusable, doubts))
+            raise ClassifierUnusable("; ".join(dict.fromkeys(unusable)))
+        send(Ready(making.version, unusable, making.doubts))
         await _serve_calls(models, reader, send)
 
 
-async def _serve_calls(models: Sequence[Asker | ClassifierUnusable], reader: asyncio.StreamReader, send: _Send) -> None:
+async def _serve_calls(models: Sequence[Made], reader: asyncio.StreamReader, send: _Send) -> None:
     calls: dict[int, asyncio.Task[None]] = {}
 
     def ended(call: int, tally: Tally, task: asyncio.Task[None]) -> None:
@@ -137,17 +124,20 @@ async def _serve_calls(models: Sequence[Asker | ClassifierUnusable], reader: asy
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _answer(model: Asker | ClassifierUnusable, ask: Ask, send: _Send, tally: Tally) -> None:
+async def _answer(model: Made, ask: Ask, send: _Send, tally: Tally) -> None:
     def labelled(verdict: Classification) -> None:
         send(Labelled(ask.call, answers.members(verdict)))
 
     try:
         if isinstance(model, ClassifierUnusable):
             raise model
-        verdict = await model.ask(ask.messages, ask.seconds, labelled, tally)
+        asker = model.about(ask) if isinstance(model, Custom) else model
+        verdict = await asker.ask(ask.messages, ask.seconds, labelled, tally)
     except ClassifierError as exc:
-        send(Failed(ask.call, exc.reason, str(exc), tally.usage))
-    except Exception as exc:  # noqa: BLE001 - a bug of ours or LiteLLM's ends one call, not the worker
-        send(Failed(ask.call, ClassifierRejected.reason, type(exc).__name__, tally.usage))
+        send(Failed(ask.call, exc.reason, str(exc)[:_DETAIL], tally.usage))
+    except asyncio.CancelledError:
+        raise  # said when the task has ended
+    except BaseException as exc:  # noqa: BLE001 - a bug ends one call, not the worker; nor does a CustomLLM that exits
+        send(Failed(ask.call, ClassifierRejected.reason, type(exc).__name__[:_DETAIL], tally.usage))
     else:
         send(Answered(ask.call, answers.members(verdict), tally.usage))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -26,6 +26,7 @@ from typing import Self
 
 import structlog
 
+from proxy import classifiers
 from proxy.alert import Alert
 from proxy.classification import answers
 from proxy.classification.classification import Classification
@@ -197,7 +198,7 @@ class ModelWorker:
         except TimeoutError:
             raise ClassifierTimeout("the model worker was not ready in time") from None
         prompt = self._prompt(alert)
-        return prompt.restored(await self._call(process, model, prompt.messages, ends, early))
+        return prompt.restored(await self._call(process, model, prompt, ends, early))
 
     async def _ready_process(self) -> WorkerProcess:
         while not self._settled.is_set():  # it may be lost again before a waiter runs
@@ -209,7 +210,7 @@ class ModelWorker:
         return self._process
 
     async def _call(
-        self, process: WorkerProcess, model: int, messages: Sequence[Mapping[str, str]], ends: float, early: Early
+        self, process: WorkerProcess, model: int, prompt: Prompt, ends: float, early: Early
     ) -> Classification:
         loop = asyncio.get_running_loop()
         number = next(self._numbers)
@@ -217,7 +218,7 @@ class ModelWorker:
         held: Classification | None = None
         error: ClassifierError
         try:
-            process.send(Ask(number, model, messages, ends - loop.time()))
+            process.send(self._question(number, model, prompt, ends - loop.time()))
             async with asyncio.timeout_at(ends + _GRACE):
                 while isinstance(message := await said.get(), Labelled):
                     if held is None:
@@ -261,6 +262,11 @@ class ModelWorker:
             if not isinstance(message, Labelled):
                 return True
         return False
+
+    def _question(self, call: int, model: int, prompt: Prompt, seconds: float) -> Ask:
+        if self._config.models[model].provider != classifiers.PROVIDER:
+            return Ask(call, model, prompt.messages, seconds)
+        return Ask(call, model, prompt.messages, seconds, prompt.labels, prompt.annotations)
 
     def _hangs(self, process: WorkerProcess) -> None:
         """End a child that says nothing any more."""
@@ -332,7 +338,9 @@ class ModelWorker:
                     if why:
                         log.warning("a model may refuse us", model=_name(model), reason=why)
                 self._ready_since = self._clock()
-                log.info("model worker ready", litellm=version, seconds=round(self._ready_since - started, 1))
+                log.info(
+                    "model worker ready", litellm=version or "not needed", seconds=round(self._ready_since - started, 1)
+                )
                 self._enter(WorkerState.READY)
             case Unusable(why):
                 self._why = why

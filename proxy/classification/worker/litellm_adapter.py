@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-# Read when LiteLLM is imported. It would fetch two files from the network, and read `.env` files on the way up to /.
-os.environ.update(
-    LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="True", LITELLM_MODE="PRODUCTION"
-)
+from proxy.classification.worker import providers, wire
+
+os.environ.update(providers.LITELLM_ENVIRONMENT)  # read when LiteLLM is imported
 
 import aiohttp
 import litellm
@@ -26,7 +25,7 @@ from litellm import exceptions as theirs
 
 from proxy.classification import answers
 from proxy.classification.usage import NO_USAGE, Usage
-from proxy.classification.worker import keys, providers, wire
+from proxy.classification.worker import keys, providers
 from proxy.classification.worker.asking import CompletionFailed, Form, Messages, Reply
 from proxy.classification.worker.protocol import Model
 from proxy.errors import (
@@ -110,6 +109,20 @@ async def connections() -> AsyncIterator[aiohttp.ClientSession]:
             yield session
         finally:
             await litellm.close_litellm_async_clients()
+
+
+def register(name: str, handler: Any) -> bool:
+    """Make a CustomLLM the provider `name`; return whether it can stream. Raises ClassifierUnusable."""
+    kind = type(handler)
+    streams = kind.astreaming is not litellm.CustomLLM.astreaming
+    if kind.acompletion is litellm.CustomLLM.acompletion:
+        raise ClassifierUnusable(f"the classifier {name!r} is a CustomLLM without acompletion")
+    if any(known["provider"] == name for known in litellm.custom_provider_map):
+        return streams  # asked for two models
+    if name in {getattr(known, "value", known) for known in litellm.provider_list}:
+        raise ClassifierUnusable(f"LiteLLM has a provider {name!r} of its own; give the classifier another name")
+    litellm.custom_provider_map.append({"provider": name, "custom_handler": handler})
+    return streams
 
 
 class LiteLLM:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Collection
@@ -24,6 +25,7 @@ class WorkerProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._watch = asyncio.create_task(self._hang_up_after_it(), name="end of the model worker's process")
 
     @classmethod
     async def start(cls, withheld: Collection[str]) -> Self:
@@ -76,9 +78,10 @@ class WorkerProcess:
         return await protocol.receive(self._reader)
 
     def kill(self) -> None:
-        """End the child at once, hung or stopped as it may be."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        """End the child at once, hung or stopped as it may be, and what it has started."""
+        if self.exit_code is None:  # else its number may be somebody else's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self, grace: float) -> None:
         """End the child and reap it: asked by the end of its socket, `grace` seconds later told, then killed."""
@@ -90,9 +93,16 @@ class WorkerProcess:
             await self._ended_within(grace)
         finally:
             self.kill()
+            self._watch.cancel()
             await self._process.wait()
             with contextlib.suppress(ConnectionError):  # it died with our words unread
                 await self._writer.wait_closed()
+
+    async def _hang_up_after_it(self) -> None:
+        # Its end of the socket may be open in a process that a classifier has forked: that would never end for us. What
+        # it has said is read by now: both were seen in one turn of the loop.
+        await self._process.wait()
+        self._writer.transport.abort()
 
     async def _ended_within(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

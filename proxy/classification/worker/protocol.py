@@ -29,6 +29,7 @@ from proxy.errors import (
     ClassifierRejected,
     ClassifierTimeout,
     ClassifierUnavailable,
+    ClassifierUndecided,
     ClassifierUnusable,
 )
 
@@ -43,7 +44,7 @@ class Model:
     """A model, and what opens its door."""
 
     provider: str
-    """`openai`, `anthropic`, `gemini`, `ollama`, or LiteLLM's name of another."""
+    """`openai`, `anthropic`, `gemini`, `ollama`, LiteLLM's name of another, or `classifiers.PROVIDER`."""
     model: str
     """In the provider's words; the verdicts carry it."""
     api_key: str = field(repr=False)
@@ -70,6 +71,10 @@ class Ask:
     messages: Sequence[Mapping[str, str]] = field(repr=False)
     seconds: float
     """What is left of the call's time, retries included."""
+    labels: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As the messages show them; only for a classifier of the user's own, which is given them by name."""
+    annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Cancel:
 @dataclass(frozen=True, slots=True)
 class Ready:
     version: str
-    """Of LiteLLM."""
+    """Of LiteLLM; empty where no model needs it."""
     unusable: Sequence[str]
     """For each model why it cannot be asked; empty: it can. One of them can."""
     doubts: Sequence[str] = ()
@@ -158,6 +163,7 @@ _ERRORS: Mapping[str, type[ClassifierError]] = {
         ClassifierRateLimited,
         ClassifierTimeout,
         ClassifierUnavailable,
+        ClassifierUndecided,
         ClassifierBusy,
         ClassifierInvalidAnswer,
     )

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from proxy.classification.worker.asking import Form
+
+LITELLM_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+}
+"""Must be there when LiteLLM is imported: it would fetch two files from the network, and read `.env` files on the way
+up to /."""
 
 
 def model_name(provider: str, model: str) -> str:
