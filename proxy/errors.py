@@ -19,6 +19,7 @@ ProxyError
     ├── ClassifierUnavailable    retryable: provider or worker down
     ├── ClassifierUndecided      a custom classifier that works, and has nothing to say about this alert
     ├── ClassifierOpen           not asked: it failed too often, and gets a rest
+    ├── ClassifierOverBudget     not asked: what may be spent by now is spent
     ├── ClassifierBusy           our own queue is full
     └── ClassifierInvalidAnswer  an answer that is no verdict
 
@@ -120,6 +121,10 @@ class ClassifierUndecided(ClassifierError):
 
 class ClassifierOpen(ClassifierError):
     reason = "breaker_open"
+
+
+class ClassifierOverBudget(ClassifierError):
+    reason = "over_budget"
 
 
 class ClassifierBusy(ClassifierError):

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from structlog.typing import ExcInfo, Processor
 
 from proxy import __version__
+from proxy.errors import ClassifierOverBudget
 
 WAITS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
 ADDED = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5)
@@ -121,6 +122,38 @@ class Metrics:
             "Price of the requests in US dollars, as far as it is known.",
             ["provider"],
             registry=registry,
+        )
+        self.calls_dropped = Counter(
+            "aiproxy_model_calls_dropped_total",
+            "Calls that were turned away because too many waited, by priority.",
+            ["priority"],
+            registry=registry,
+        )
+        self.budget_limit = Gauge("aiproxy_budget_limit", "The cap of a UTC day, by unit.", ["unit"], registry=registry)
+        self.budget_spent = Gauge(
+            "aiproxy_budget_spent",
+            "What was spent of it today, by all proxies of the store, as far as this one has heard.",
+            ["unit"],
+            registry=registry,
+        )
+        self.budget_released = Gauge(
+            "aiproxy_budget_released", "What of it may have been spent by now.", ["unit"], registry=registry
+        )
+        self.budget_remaining = Gauge(
+            "aiproxy_budget_remaining", "What of it is left for today.", ["unit"], registry=registry
+        )
+        self.budget_refused = Counter(
+            "aiproxy_budget_refused_calls_total",
+            "Calls that were not made because what may be spent by now was spent.",
+            registry=registry,
+        )
+        self.saved_tokens = Counter(
+            "aiproxy_saved_tokens_total",
+            "Tokens that the class cache saved, at what a call takes on average.",
+            registry=registry,
+        )
+        self.saved_cost = Counter(
+            "aiproxy_saved_cost_usd_total", "The price of these tokens in US dollars.", registry=registry
         )
         self.class_lookups = Counter(
             "aiproxy_class_lookups_total",
@@ -232,6 +265,8 @@ class Metrics:
     def asked(self, outcome: str, seconds: float) -> None:
         """A call of the model ended."""
         self.model_calls.labels(outcome).observe(seconds)
+        if outcome == ClassifierOverBudget.reason:
+            self.budget_refused.inc()
 
     def used(self, provider: str, *, requests: int, tokens: Mapping[str, int], usd: float) -> None:
         """A call took so much; `tokens` by direction."""
@@ -239,6 +274,11 @@ class Metrics:
         for direction, count in tokens.items():
             self.model_tokens.labels(provider, direction).inc(count)
         self.model_cost.labels(provider).inc(usd)
+
+    def saved(self, tokens: float, usd: float) -> None:
+        """The class cache knew what a call would have taken so much for."""
+        self.saved_tokens.inc(tokens)
+        self.saved_cost.inc(usd)
 
     def waited(self, seconds: float) -> None:
         """A POST was held up for verdicts."""

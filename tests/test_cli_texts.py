@@ -46,6 +46,8 @@ WELL = {
         "last_outcome": "ok",
         "models": [UNUSED | {"name": "openai/gpt-4o", "breaker": "closed", "why": "", "last_error": ""}],
     },
+    "budget": None,
+    "saved": {"calls": 0, "tokens": 0, "cost_usd": 0.0},
     "store": {"kind": "redis", "url": "redis://r:6379", "shared": True, "up": True, "error": "", "unkept": 0},
     "decisions": {"living": 9, "labelled": 4, "bare": 5, "handing_over": 0, "full": False},
     "replicas": {
@@ -273,6 +275,35 @@ def spent(requests, tokens=(None, None), usd=None):
 )
 def test_what_the_models_took_is_shown_as_far_as_it_is_known(models, line):
     assert f"                since the start {line}" in report(model__models=models).splitlines()
+
+
+SPENT = {"tokens": {"limit": 2_000_000, "spent": 570.0, "released": 400_000}}
+BUDGET = {"day": "2026-11-22", "units": SPENT, "next_at": None, "error": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "  budget        570 of 2,000,000 tokens spent on 2026-11-22, 400,000 released by now"),
+        (
+            {"units": {"usd": {"limit": 2.5, "spent": 0.00125, "released": 0.5}}},
+            "  budget        0.0013 of 2.5000 usd spent on 2026-11-22, 0.5000 released by now",
+        ),
+        (
+            {"next_at": "2026-11-22T12:00:00+00:00"},
+            "!               SPENT as far as the day has come, the rules decide; next call at 2026-11-22 12:00:00 UTC",
+        ),
+        ({"error": "refused"}, "!               its store is AWAY: refused"),
+    ],
+)
+def test_the_budget_is_shown(changes, line):
+    assert line in report(budget=BUDGET | changes).splitlines()
+
+
+def test_what_the_cache_saved_is_shown():
+    saved = {"calls": 1200, "tokens": 684_000, "cost_usd": 0.0}
+    assert "  saved         1,200 calls by the cache, about 684,000 tokens" in report(saved=saved).splitlines()
+    assert "684,000 tokens, 1.5000 USD" in report(saved=saved | {"cost_usd": 1.5})
 
 
 def test_before_the_first_request_nothing_was_taken():

@@ -133,6 +133,8 @@ def test_every_setting_can_be_given_in_the_file():
                 "min_calls": 1,
                 "reset_timeout": "1m",
             },
+            "prices": ["my-model=0.15/0.6", "openai/gpt=4/12.5"],
+            "budget": {"usd_per_day": 2.5, "tokens_per_day": 5000000},
         },
         "log": {"level": "debug", "format": "json"},
     }

@@ -2,5 +2,6 @@
 
 from proxy.app.composition import Running, build, serve
 from proxy.app.prompting import chosen_prompts
+from proxy.app.spending import unpriced
 
-__all__ = ["Running", "build", "chosen_prompts", "serve"]
+__all__ = ["Running", "build", "chosen_prompts", "serve", "unpriced"]

@@ -15,6 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -25,7 +26,7 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
-from proxy.app.model import ChosenModel
+from proxy.app.model import ChosenModel, priority_of
 from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
@@ -142,7 +143,7 @@ async def build(
         )
 
         prompts = chosen_prompts(settings)
-        the_model = ChosenModel(settings, prompts, metrics)
+        the_model = ChosenModel(settings, prompts, metrics, priority=partial(priority_of, rules))
         await the_model.open(model, stack)
         budget = settings.enrichment.budget.total_seconds()
         allowance = WaitingAllowance(2 * budget)
@@ -158,6 +159,7 @@ async def build(
             floor=settings.enrichment.severity_floor,
             min_confidence=Confidence(settings.llm.min_confidence),
             per_object=settings.llm.object_labels,
+            on_known=the_model.savings.saved,
         )
         stack.push_async_callback(service.close)
 

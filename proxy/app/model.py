@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from proxy import classifiers
+from proxy.alert import Alert
+from proxy.app.spending import chosen_budget, price_of
 from proxy.classification.breaker import BreakerState, CircuitBreaker, Limits
 from proxy.classification.chain import Chain, Link
+from proxy.classification.classification import Severity
 from proxy.classification.classifier import Classifier
 from proxy.classification.prompts import Prompts
+from proxy.classification.queue import Priority
+from proxy.classification.rules import Rules
+from proxy.classification.savings import Savings
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker.keys import KNOWN, missing_key, needs_key
 from proxy.config import Settings, closest, variables
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
+    from proxy.classification.spending import Budget
     from proxy.classification.worker.client import ModelWorker
 
 log = structlog.get_logger(__name__)
@@ -30,8 +37,21 @@ NO_KEY: Final = "no API key; set LLM_API_KEY, llm.api_key or llm.api_key_file"
 class ChosenModel:
     """The model as the rest of the proxy sees it: a classifier or none, and why."""
 
-    def __init__(self, settings: Settings, prompts: Prompts, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prompts: Prompts,
+        metrics: Metrics,
+        *,
+        priority: Callable[[Alert], Priority] = lambda _: Priority.NORMAL,
+    ) -> None:
+        """`priority` says which alerts are asked about first."""
+        self._settings = settings
         self._llm = settings.llm
+        self._priority = priority
+        self.budget: Budget | None = None
+        """None: no caps."""
+        self.savings = Savings(metrics.saved)
         self._prompts = prompts
         self._metrics = metrics
         self.classifier: Classifier | None = None
@@ -70,11 +90,18 @@ class ChosenModel:
         self._prompts.check()  # now: the first use of its template takes longer than alerts should wait
         key = self._llm.api_key.reveal()
         first = self._llm.models[0]
+        self.budget = await chosen_budget(self._settings, self._metrics, stack)
         worker = ModelWorker(
             ModelConfig(
                 models=[
                     # Another provider's key is its own, which LiteLLM finds in the environment.
-                    Model(one.provider, one.model, key if one.door == first.door else "", one.base_url)
+                    Model(
+                        one.provider,
+                        one.model,
+                        key if one.door == first.door else "",
+                        one.base_url,
+                        price_of(one, self._llm.prices),
+                    )
                     for one in self._llm.models
                 ],
                 timeout=self._llm.timeout,
@@ -88,6 +115,7 @@ class ChosenModel:
             on_state=lambda state: self._enter(state.value),
             on_restart=self._metrics.worker_restarts.inc,
             on_usage=self._count,
+            budget=self.budget,
         )
         self._worker = await stack.enter_async_context(worker)
         self.classifier = self._chained(self._names, worker.classifier)
@@ -121,7 +149,9 @@ class ChosenModel:
 
     def _chained(self, names: list[str], classifier: Callable[[int], Classifier]) -> Chain:
         """Return the models with `names` as one; `classifier` gives the n-th."""
-        self._links = tuple(Link(name, classifier(n), self._breaker(n)) for n, name in enumerate(names))
+        self._links = tuple(
+            Link(name, classifier(n), self._breaker(n), partial(self._affordable, n)) for n, name in enumerate(names)
+        )
         # Only those that are asked: the label stays as short as the configuration.
         self._providers = tuple(name.partition("/")[0] for name in names)
         self._used = [NO_USAGE] * len(names)
@@ -130,9 +160,16 @@ class ChosenModel:
             self._metrics.breaker_opened.labels(n)
             self._count(n, NO_USAGE)
         chain = Chain(
-            self._links, timeout=self._llm.timeout, concurrency=self._llm.concurrency, on_attempt=self._attempted
+            self._links,
+            timeout=self._llm.timeout,
+            concurrency=self._llm.concurrency,
+            priority=self._priority,
+            on_attempt=self._attempted,
+            on_drop=lambda priority: self._metrics.calls_dropped.labels(priority.name.lower()).inc(),
         )
         self._chain = chain
+        for priority in Priority:
+            self._metrics.calls_dropped.labels(priority.name.lower())
         self._metrics.calls_waiting.set_function(lambda: chain.waiting)
         self._metrics.calls_running.set_function(lambda: chain.running)
         return chain
@@ -140,8 +177,12 @@ class ChosenModel:
     def _attempted(self, model: int, outcome: str, seconds: float) -> None:
         self._metrics.model_attempts.labels(self._providers[model], outcome).observe(seconds)
 
+    def _affordable(self, model: int) -> bool:
+        return self.budget is None or self.budget.affords(model)
+
     def _count(self, model: int, usage: Usage) -> None:
         self._used[model] += usage
+        self.savings.made(usage)
         self._metrics.used(
             self._providers[model],
             requests=usage.requests,
@@ -205,3 +246,8 @@ def doubts(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
 
 def _state_of(breaker: CircuitBreaker) -> float:
     return breaker.state.number
+
+
+def priority_of(rules: Rules, alert: Alert) -> Priority:
+    """Return whether `alert` is asked about before others: its author calls it critical."""
+    return Priority.CRITICAL if rules.author_severity(alert) is Severity.CRITICAL else Priority.NORMAL

@@ -100,6 +100,12 @@ class Status:
                 "identity_conflicts": self.watch.conflicts,
             },
             "model": self.model.status() | {"last_outcome": self.service.last_outcome},
+            "budget": self.model.budget.status() if self.model.budget is not None else None,
+            "saved": {
+                "calls": self.model.savings.calls,
+                "tokens": round(self.model.savings.tokens),
+                "cost_usd": round(self.model.savings.usd, 6),
+            },
             "store": {
                 "kind": self.store.kind,
                 "url": self.settings.store.url,

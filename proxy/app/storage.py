@@ -1,15 +1,20 @@
-"""The stores of the settings' choice: where decisions are kept, and verdicts for the class cache."""
+"""The stores of the settings' choice: where decisions are kept, verdicts for the class cache, and what was spent."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from proxy.classification.spending import SpendingStore
 from proxy.classification.verdicts import VerdictStore
 from proxy.config import Settings
 from proxy.decisions.store import DecisionStore
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proxy.storage.topology import Topology
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack) -> DecisionStore:
@@ -56,14 +61,42 @@ async def open_verdicts(settings: Settings, stack: AsyncExitStack) -> VerdictSto
             raise ConfigError([f"store.url: {NAME} is where the class cache is kept, name another file for decisions"])
         return await stack.enter_async_context(SqliteVerdicts(path))
     from proxy.classification.stores.redis import RedisVerdicts
+
+    verdicts = RedisVerdicts(
+        _servers(settings), prefix=settings.store.prefix, timeout=settings.store.timeout.total_seconds()
+    )
+    return await stack.enter_async_context(verdicts)
+
+
+async def open_spending(settings: Settings, stack: AsyncExitStack) -> SpendingStore | None:
+    """Return where what was spent is kept, beside the decisions; None for `memory:`. Raises ConfigError as above."""
+    url = settings.store.url
+    if url == "memory:":
+        return None
+    if url.startswith("sqlite:"):
+        from proxy.classification.stores.sqlite_spending import NAME, SqliteSpending
+
+        named = url.removeprefix("sqlite:")
+        path = Path(named).parent / NAME if named else settings.storage.path / NAME
+        if named and path == Path(named):
+            raise ConfigError([f"store.url: {NAME} is where spending is kept, name another file for decisions"])
+        return await stack.enter_async_context(SqliteSpending(path))
+    from proxy.classification.stores.redis_spending import RedisSpending
+
+    spending = RedisSpending(
+        _servers(settings), prefix=settings.store.prefix, timeout=settings.store.timeout.total_seconds()
+    )
+    return await stack.enter_async_context(spending)
+
+
+def _servers(settings: Settings) -> Topology:
+    """Return the servers that `store.url` names, with connections of their own."""
     from proxy.storage.topology import topology
 
-    servers = topology(
-        url,
+    return topology(
+        settings.store.url,
         username=settings.store.username,
         password=settings.store.password.reveal() or None,
         sentinel_username=settings.store.sentinel_username,
         sentinel_password=settings.store.sentinel_password.reveal() or None,
     )
-    verdicts = RedisVerdicts(servers, prefix=settings.store.prefix, timeout=settings.store.timeout.total_seconds())
-    return await stack.enter_async_context(verdicts)

@@ -1,7 +1,7 @@
 """Several models as one Classifier: the first that can be asked, and the next when it fails.
 
     next model       ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited, ClassifierRejected,
-                     ClassifierUnusable, ClassifierUndecided, an open breaker
+                     ClassifierUnusable, ClassifierUndecided, ClassifierOverBudget, an open breaker
     raised at once   ClassifierInvalidAnswer (the model works, and its words are what they are), ClassifierBusy (of
                      ourselves), whatever is no ClassifierError
 
@@ -12,18 +12,18 @@ What counts for a model's breaker:
   model name all of them, and a status alone (400 is either) does not tell. So the rejections of one alertname count
   once, and those of several open the breaker. Else a dead key would be presented for ever.
 - `invalid_answer` and `undecided` are successes: somebody answered.
-- `unusable` and `busy` say nothing about the provider and cost nothing; so does a call that was cancelled.
+- `unusable`, `busy` and `over_budget` say nothing about the provider and cost nothing; so does a call that was
+  cancelled.
 
-Calls wait for a place here, and not in the classifiers: a turn begins with its place, so a queue of our own never
-looks like a slow model.
+Calls wait for a place here (see `queue`), and not in the classifiers: a turn begins with its place, so a queue of our
+own never looks like a slow model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -32,11 +32,12 @@ from proxy.alert import Alert
 from proxy.classification.breaker import CircuitBreaker, Permit
 from proxy.classification.classification import Classification
 from proxy.classification.classifier import Classifier, Early, unheard
+from proxy.classification.queue import Places, Priority
 from proxy.errors import (
-    ClassifierBusy,
     ClassifierError,
     ClassifierInvalidAnswer,
     ClassifierOpen,
+    ClassifierOverBudget,
     ClassifierRateLimited,
     ClassifierRejected,
     ClassifierTimeout,
@@ -45,8 +46,6 @@ from proxy.errors import (
     ClassifierUnusable,
 )
 
-WAITING_LIMIT: Final = 1000
-"""Calls that may wait for a place."""
 GRACE: Final = 3.0
 """Seconds for which the last model in line is waited for beyond its time. It knows its time, keeps it, and says more
 about what went wrong than a cut does: the worker replaces a child that hangs, two seconds after the deadline. With
@@ -59,6 +58,7 @@ _NEXT: Final = (
     ClassifierRejected,
     ClassifierUnusable,
     ClassifierUndecided,
+    ClassifierOverBudget,
 )
 _FAILURES: Final = (ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited)
 
@@ -71,8 +71,15 @@ class Link:
     """For logs and the status."""
     classifier: Classifier
     breaker: CircuitBreaker
+    affordable: Callable[[], bool] = lambda: True
+    """Whether there is something left to spend on a call of it. There may still turn out to be too little."""
     last_error: str = ""
     """How its last call failed; empty once one has succeeded."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be asked now."""
+        return self.breaker.ready and self.affordable()
 
 
 class Chain:
@@ -84,11 +91,14 @@ class Chain:
         *,
         timeout: timedelta,
         concurrency: int,
+        priority: Callable[[Alert], Priority] = lambda _: Priority.NORMAL,
         on_attempt: Callable[[int, str, float], None] = lambda _model, _outcome, _seconds: None,
+        on_drop: Callable[[Priority], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`timeout` is for all attempts of a call together, and begins when it has one of `concurrency` places.
 
+        `priority` says whose turn comes first; `on_drop` hears of each call that is turned away because too many wait.
         `on_attempt` hears which model was asked, by its position, how that ended (`ok`, the reason of a
         ClassifierError, `bug`, `cancelled`), and after how many seconds.
         """
@@ -96,19 +106,18 @@ class Chain:
         self._timeout = timeout.total_seconds()
         self._on_attempt = on_attempt
         self._monotonic = monotonic
-        self._places = asyncio.Semaphore(concurrency)
-        self._waiting = 0
-        self._running = 0
+        self._priority = priority
+        self._places = Places(concurrency, on_drop=on_drop)
 
     @property
     def waiting(self) -> int:
         """How many calls wait for a place."""
-        return self._waiting
+        return self._places.waiting
 
     @property
     def running(self) -> int:
         """How many calls have a place."""
-        return self._running
+        return self._places.running
 
     async def classify(self, alert: Alert, early: Early = unheard, seconds: float | None = None) -> Classification:
         """Return the verdict of the first model that has one.
@@ -116,24 +125,24 @@ class Chain:
         `seconds` bounds all attempts together, if it is less than `timeout`.
 
         Labels that `early` has heard hold: if that model fails later its verdict stays, without text, and no other is
-        asked. Raises the error of the model that failed last; ClassifierOpen, at once, when none may be asked.
+        asked. Raises the error of the model that failed last; at once, when none may be asked, ClassifierOpen or
+        ClassifierOverBudget; ClassifierBusy when it is turned away, because too many wait.
         """
-        if not any(link.breaker.ready for link in self._links):
-            raise _all_open()
-        async with self._place():
+        if not any(link.ready for link in self._links):
+            raise self._none_ready()
+        async with self._places.place(self._priority(alert), alert.name):
             return await self._first_verdict(alert, early, seconds)
 
     async def _first_verdict(self, alert: Alert, early: Early, seconds: float | None) -> Classification:
         ends = self._monotonic() + (self._timeout if seconds is None else min(self._timeout, seconds))
-        failure: ClassifierError = _all_open()
+        failure: ClassifierError | None = None
         for n, link in enumerate(self._links):
             left = ends - self._monotonic()
             if left <= 0:
                 break
-            permit = link.breaker.admit()
-            if permit is None:
+            if not link.affordable() or (permit := link.breaker.admit()) is None:
                 continue
-            others = sum(later.breaker.ready for later in self._links[n + 1 :])
+            others = sum(later.ready for later in self._links[n + 1 :])
             # An equal share of what is left for each that may still be asked: a model that hangs leaves the next one
             # time for an answer, and one that fails at once leaves it all of its own.
             share = left / (others + 1)
@@ -141,9 +150,15 @@ class Chain:
                 return await self._attempt(n, permit, alert, early, share, 0 if others else GRACE)
             except _NEXT as exc:
                 # That one has nothing to say does not hide that another failed.
-                if isinstance(failure, ClassifierOpen) or not isinstance(exc, ClassifierUndecided):
+                if failure is None or not isinstance(exc, ClassifierUndecided):
                     failure = exc
-        raise failure
+        raise failure or self._none_ready()
+
+    def _none_ready(self) -> ClassifierError:
+        """Return why no model may be asked."""
+        if any(link.breaker.ready for link in self._links):
+            return ClassifierOverBudget("what may be spent by now is spent")
+        return ClassifierOpen("not asked for a while, after too many failures")
 
     async def _attempt(
         self, n: int, permit: Permit, alert: Alert, early: Early, seconds: float, grace: float
@@ -157,7 +172,8 @@ class Chain:
         except (TimeoutError, ClassifierError) as exc:
             error = exc if isinstance(exc, ClassifierError) else ClassifierTimeout("no answer in time")
             outcome = error.reason
-            link.last_error = f"{error.reason}: {error}"  # before the breaker opens, and somebody asks why
+            if not isinstance(error, ClassifierOverBudget):  # then there was no call
+                link.last_error = f"{error.reason}: {error}"  # before the breaker opens, and somebody asks why
             _judge(permit, error, alert, self._monotonic() - begun)
             if heard.verdict is not None:
                 return replace(heard.verdict, summary="", recommendations=())
@@ -174,22 +190,6 @@ class Chain:
             heard.end()
             self._on_attempt(n, outcome, self._monotonic() - begun)
             permit.abandoned()  # without effect unless the call was cancelled, or met a bug
-
-    @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        if self._waiting >= WAITING_LIMIT:
-            raise ClassifierBusy(f"{WAITING_LIMIT} calls wait already")
-        self._waiting += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self._waiting -= 1
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-            self._places.release()
 
 
 class _Heard:
@@ -221,7 +221,3 @@ def _judge(permit: Permit, error: ClassifierError, alert: Alert, seconds: float)
             permit.failed(seconds)
         case _:
             permit.abandoned()
-
-
-def _all_open() -> ClassifierOpen:
-    return ClassifierOpen("not asked for a while, after too many failures")

@@ -62,7 +62,9 @@ class Rulebook(Protocol):
     def author_severity(self, alert: Alert) -> Severity | None: ...
 
 
-_OURS: Final = frozenset({"cancelled", "busy", "breaker_open"})
+_SAID_ELSEWHERE: Final = frozenset({"breaker_open", "over_budget", "undecided"})
+"""Outcomes that are said where they begin, or that are no failures."""
+_OURS: Final = frozenset({"cancelled", "busy", "breaker_open", "over_budget"})
 """Outcomes that say nothing of the class: it may be asked about again at once."""
 
 
@@ -120,10 +122,12 @@ class ClassificationService:
         floor: SeverityFloor = SeverityFloor.CRITICAL,
         min_confidence: Confidence = Confidence.LOW,
         per_object: Collection[str] = PER_OBJECT,
+        on_known: Callable[[int], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`salt` stands for all that a verdict depends on beside the alert, and verdicts of models other than the
-        `first_choice`, where one is named, are not kept for long."""
+        `first_choice`, where one is named, are not kept for long. `on_known` hears of how many classes the verdict was
+        known, so that no call was made."""
         self._rules = rules
         self._model = model
         self._salt = salt
@@ -135,6 +139,7 @@ class ClassificationService:
         self._floor = floor
         self._min_confidence = min_confidence
         self._per_object = frozenset(per_object)
+        self._on_known = on_known
         self._monotonic = monotonic
         self._calls: dict[ClassKey, _Call] = {}
         self.last_outcome = ""
@@ -152,6 +157,7 @@ class ClassificationService:
         known = self._known(one_of_each)
         if known:
             self._observer.looked_up("memory", len(known))
+            self._on_known(len(known))
         unknown = {key: alert for key, alert in one_of_each.items() if key not in known}
         failed = self._failed(unknown)
         calls: dict[ClassKey, _Call] = {}
@@ -219,6 +225,8 @@ class ClassificationService:
         if held is None:
             tier, held = "replica", await self._cache.turn(key)
         self._observer.looked_up(tier if held is not None else "nowhere", 1)
+        if held is not None:
+            self._on_known(1)
         return held
 
     async def _ask_model(self, alert: Alert, key: ClassKey, model: Classifier, call: _Call) -> None:
@@ -259,8 +267,7 @@ class ClassificationService:
             if self._said_failing:
                 log.info("the model answers again")
             self._said_failing = False
-        elif outcome not in {"breaker_open", "undecided"} and self.last_outcome not in (before, *self._said):
-            # That a model is left alone is said where it begins; to have nothing to say is no failure.
+        elif outcome not in _SAID_ELSEWHERE and self.last_outcome not in (before, *self._said):
             log.warning("the model fails, the rules decide", reason=outcome, error=detail)
             self._said_failing = self._said[self.last_outcome] = True
 

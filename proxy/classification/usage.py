@@ -17,7 +17,7 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
-    """By LiteLLM's price list; None for a model that is not on it, 0 for one that is free."""
+    """By llm.prices, else by LiteLLM's list; None for a model that is on neither, 0 for one that is free."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(

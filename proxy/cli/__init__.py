@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -117,6 +118,10 @@ def _load(file: Path | None, flags: Mapping[str, Sequence[str]] = {}) -> config.
         from proxy.app import chosen_prompts  # late: nothing else here needs it
 
         chosen_prompts(loaded.settings)
+    if loaded.settings.llm.budget.usd_per_day:
+        from proxy.app import unpriced  # late, as above
+
+        loaded = replace(loaded, warnings=(*loaded.warnings, *unpriced(loaded.settings)))
     return loaded
 
 

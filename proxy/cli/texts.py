@@ -111,6 +111,10 @@ def _status(found: Object) -> Iterator[tuple[bool, str, str]]:
     yield False, "labelling", f"alerts that begin after {_time(since)}" if since else "no: new alerts get no labels"
     yield _labelled_by(found)
     yield from _model(found["model"])
+    yield from _budget(found["budget"])
+    if (saved := found["saved"])["calls"]:
+        price = f", {saved['cost_usd']:.4f} USD" if saved["cost_usd"] else ""
+        yield False, "saved", f"{saved['calls']:,} calls by the cache, about {saved['tokens']:,} tokens{price}"
     yield from _alertmanager(found["alertmanager"])
     yield from _store(found["store"])
     count, agree = found["replicas"]["count"], found["replicas"]["agree"]
@@ -179,6 +183,20 @@ def _model(model: Object) -> Iterator[tuple[bool, str, str]]:
             yield True, "", f"{one['name']} is {rests[one['breaker']]}: {reasons}"
         elif one["last_error"] and len(model["models"]) > 1:
             yield True, "", f"{one['name']} failed when it was asked last: {one['last_error']}"
+
+
+def _budget(budget: Object | None) -> Iterator[tuple[bool, str, str]]:
+    if budget is None:
+        return
+    for unit, of in budget["units"].items():
+        spent, limit, released = (
+            f"{of[name]:,.0f}" if unit == "tokens" else f"{of[name]:,.4f}" for name in ("spent", "limit", "released")
+        )
+        yield False, "budget", f"{spent} of {limit} {unit} spent on {budget['day']}, {released} released by now"
+    if budget["next_at"]:
+        yield True, "", f"SPENT as far as the day has come, the rules decide; next call at {_time(budget['next_at'])}"
+    if budget["error"]:
+        yield True, "", f"its store is AWAY: {budget['error']}"
 
 
 def _spent(models: Sequence[Object]) -> str:

@@ -41,6 +41,7 @@ from proxy.config.kinds import (
     setting,
 )
 from proxy.config.models import Model, ModelName
+from proxy.config.spending import Budget, Price, doubled_prices, per_proxy
 from proxy.durations import format_duration
 from proxy.policy import PER_OBJECT, CanaryBy, MinConfidence, Mode, SeverityFloor
 
@@ -185,7 +186,7 @@ class Store(Section):
     url: StoreUrl = setting(
         default="sqlite:",
         description="`sqlite:` is `decisions.db` in `storage.path`, `sqlite:PATH` another file; the class cache is in "
-        "`verdicts.db` beside it. For several proxies: "
+        "`verdicts.db` beside it, and what was spent in `spending.db`. For several proxies: "
         "`redis://HOST:PORT/DB`, `redis+sentinel://HOST:PORT,…/MASTER/DB` or `redis+cluster://HOST:PORT,…`, "
         "each with `rediss` for TLS and `?ssl_ca_certs=FILE` for a CA of your own. `memory:` remembers "
         "nothing over a restart.",
@@ -335,8 +336,15 @@ class Llm(Section):
         "`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`, …; an `openai/…@BASE_URL` then gets no key. One that "
         "lacks its key is never asked, and an error at the start names the variable. Alerts go to all of these.",
     )
+    prices: tuple[Price, ...] = setting(
+        default=(),
+        description="What a model takes for a million tokens, of the prompt and of the answer, in US dollars: "
+        "`MODEL=INPUT/OUTPUT`, or `PROVIDER/MODEL=…` where two providers have one of the name. For models that are not "
+        "on LiteLLM's list, and those that cost you something else.",
+    )
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     redact: Redact = Redact()
+    budget: Budget = Budget()
 
     @property
     def models(self) -> tuple[ModelName, ...]:
@@ -416,6 +424,8 @@ class Settings(Section):
                 ("llm.base_url",),
                 f"llm.base_url ends in {call[0]}, which is added to it with each call: leave it out",
             )
+        if why := doubled_prices(self.llm.prices):
+            yield Remark(("llm.prices",), why)
         models = self.llm.models
         for twice in sorted({str(one) for n, one in enumerate(models) if one in models[:n]}):
             yield Remark(
@@ -451,6 +461,8 @@ class Settings(Section):
                 f"llm.circuit_breaker.max_failures ({failures}) should be more than llm.concurrency "
                 f"({self.llm.concurrency}): the calls of one moment, lost together, stop the model",
             )
+        if why := per_proxy(self.llm.budget, self.store.url, self.alertmanager.replicas):
+            yield Remark(("llm.budget.usd_per_day", "llm.budget.tokens_per_day", "store.url"), why)
         slow = self.llm.circuit_breaker.slow_call
         if slow is not None and slow >= self.llm.timeout:
             yield Remark(

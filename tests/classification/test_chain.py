@@ -19,6 +19,7 @@ from proxy.classification.breaker import BreakerState, CircuitBreaker, Limits
 from proxy.classification.chain import Chain, Link
 from proxy.classification.classification import Classification, Severity
 from proxy.classification.classifier import unheard
+from proxy.classification.queue import WAITING_LIMIT
 from proxy.errors import (
     ClassifierBusy,
     ClassifierError,
@@ -317,20 +318,16 @@ async def test_no_more_calls_than_places_are_under_way():
     assert len(model.asked) == 7
 
 
-async def test_so_many_may_wait_and_no_more(monkeypatch):
-    monkeypatch.setattr(chain, "WAITING_LIMIT", 2)
-    model = FakeModel([None])
-    made = Made(model, concurrency=1)
-    calls = [asyncio.create_task(made.ask(f"A{n}")) for n in range(3)]
+async def test_when_too_many_wait_the_oldest_is_turned_away():
+    made = Made(model := FakeModel([None]), concurrency=1)
+    calls = [asyncio.create_task(made.ask(f"A{n}")) for n in range(1 + WAITING_LIMIT + 1)]
     for _ in range(20):
         await asyncio.sleep(0)
-    with pytest.raises(ClassifierBusy, match="2 calls wait already"):
-        await made.ask()
-    calls[2].cancel()
-    await asyncio.wait([calls[2]])
-    another = asyncio.create_task(made.ask())
+    assert (made.chain.running, made.chain.waiting) == (1, WAITING_LIMIT)
+    with pytest.raises(ClassifierBusy, match="1000 calls wait already"):
+        await calls[1]
     model.release.set()
-    assert await asyncio.gather(calls[0], calls[1], another) == [verdict()] * 3
+    assert await asyncio.gather(calls[0], *calls[2:]) == [verdict()] * (1 + WAITING_LIMIT)
 
 
 async def test_a_place_is_given_back_however_the_call_ends():

@@ -15,6 +15,7 @@ from proxy.errors import (
     ClassifierBusy,
     ClassifierInvalidAnswer,
     ClassifierOpen,
+    ClassifierOverBudget,
     ClassifierTimeout,
     StoreTimeout,
 )
@@ -268,7 +269,7 @@ def test_a_class_whose_call_failed_is_left_alone_for_a_while_and_others_are_not(
     scenario()
 
 
-@pytest.mark.parametrize("error", [ClassifierBusy("x"), ClassifierOpen("x")])
+@pytest.mark.parametrize("error", [ClassifierBusy("x"), ClassifierOpen("x"), ClassifierOverBudget("x")])
 def test_what_says_nothing_of_a_class_is_not_remembered(error):
     @simulated
     async def scenario():

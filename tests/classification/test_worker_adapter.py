@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from proxy.classification.worker import litellm_adapter as adapter
 
 from proxy.classification.usage import Usage
-from proxy.classification.worker import keys
+from proxy.classification.worker import keys, prices
 from proxy.classification.worker.asking import CompletionFailed
 from proxy.classification.worker.protocol import Model
 from proxy.errors import (
@@ -141,6 +141,35 @@ def test_what_is_no_count_of_tokens_is_none(prompt: object):
 
 def test_a_model_of_no_known_price_counts_tokens():
     assert priced(model(), 480, 90) == Usage(0, 480, 90, None)
+
+
+def test_a_price_of_the_operators_own_is_taken_in_the_place_of_the_list():
+    own = adapter.LiteLLM(Model("openai", "gpt-4o", SECRET, None, [2.0, 30.0]), 400, SESSION)
+    assert priced(own, 1000, 100) == Usage(0, 1000, 100, 0.005)
+    assert priced(own, 1000, None) == Usage(0, 1000, None, 0.002)
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [
+        ("openai", "gpt-4o"),
+        ("openai", "gpt-4o-mini"),
+        ("anthropic", "claude-haiku-4-5"),
+        ("gemini", "gemini-2.5-flash"),
+        ("mistral", "mistral-small-latest"),
+        ("ollama", "llama3.2"),
+    ],
+)
+def test_the_price_that_is_known_before_a_call_is_the_one_that_litellm_counts(provider: str, name: str):
+    ((inward, outward),) = prices.listed([(provider, name)])
+    counted = priced(adapter.LiteLLM(Model(provider, name, SECRET, None), 400, SESSION), 1000, 100)
+    assert counted.cost_usd == pytest.approx((1000 * inward + 100 * outward) / 1e6)
+    assert (inward > 0) is (provider != "ollama")
+
+
+@pytest.mark.parametrize(("provider", "name"), [("openai", "gpt-9-of-tomorrow"), ("openai", "claude-haiku-4-5")])
+def test_a_model_that_is_not_on_the_list_has_no_price(provider: str, name: str):
+    assert prices.listed([(provider, name)]) == [None]
 
 
 def test_nobody_is_asked_for_the_price_of_an_ollama():

@@ -1,1 +1,1 @@
-"""Where verdicts are kept for the class cache; chosen by `store.url`."""
+"""Where verdicts are kept for the class cache, and what was spent; chosen by `store.url`."""

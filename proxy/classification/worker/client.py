@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -32,6 +32,7 @@ from proxy.classification import answers
 from proxy.classification.classification import Classification
 from proxy.classification.classifier import Classifier, Early, unheard
 from proxy.classification.prompts import Prompt, Prompts
+from proxy.classification.spending import Budget, Hold
 from proxy.classification.usage import Usage
 from proxy.classification.worker.process import WorkerProcess
 from proxy.classification.worker.protocol import (
@@ -111,6 +112,7 @@ class ModelWorker:
         on_state: Callable[[WorkerState], None] = lambda _: None,
         on_restart: Callable[[], None] = lambda: None,
         on_usage: Callable[[int, Usage], None] = lambda _model, _usage: None,
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -118,7 +120,7 @@ class ModelWorker:
         child is replaced.
 
         `on_usage` hears, once for each call that the child answers, whatever the outcome, which model was asked and
-        what that took.
+        what that took. `budget` is asked before each call, and told how it ended.
         `clock` (seconds) and `sleep` time the restarts.
         """
         self._config = config
@@ -126,6 +128,7 @@ class ModelWorker:
         self._on_state = on_state
         self._on_restart = on_restart
         self._on_usage = on_usage
+        self._budget = budget
         self._clock = clock
         self._sleep = sleep
         self._state = WorkerState.STOPPED
@@ -137,8 +140,8 @@ class ModelWorker:
         self._life: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Queue[_Said]] = {}
-        self._cancelled: dict[int, tuple[int, asyncio.TimerHandle]] = {}
-        """Calls that were given up: which model was asked, and when the child must have heard of it."""
+        self._cancelled: dict[int, tuple[int, Hold | None, asyncio.TimerHandle]] = {}
+        """Calls that were given up: which model was asked, what is reserved, when the child must have heard of it."""
 
     @property
     def state(self) -> WorkerState:
@@ -198,7 +201,18 @@ class ModelWorker:
         except TimeoutError:
             raise ClassifierTimeout("the model worker was not ready in time") from None
         prompt = self._prompt(alert)
-        return prompt.restored(await self._call(process, model, prompt, ends, early))
+        hold = await self._reserved(model, prompt.messages)
+        if hold is not None and self._process is not process:  # nobody would tell this call that the child is gone
+            hold.release()
+            raise ClassifierUnavailable("the model worker was lost before the call")
+        return prompt.restored(await self._call(process, model, prompt, ends, early, hold))
+
+    async def _reserved(self, model: int, messages: Sequence[Mapping[str, str]]) -> Hold | None:
+        """Return what the call may take. Raises ClassifierOverBudget."""
+        if self._budget is None:
+            return None
+        size = sum(len(message["content"].encode(errors="replace")) for message in messages)
+        return await self._budget.reserve(model, size)
 
     async def _ready_process(self) -> WorkerProcess:
         while not self._settled.is_set():  # it may be lost again before a waiter runs
@@ -210,7 +224,7 @@ class ModelWorker:
         return self._process
 
     async def _call(
-        self, process: WorkerProcess, model: int, prompt: Prompt, ends: float, early: Early
+        self, process: WorkerProcess, model: int, prompt: Prompt, ends: float, early: Early, hold: Hold | None
     ) -> Classification:
         loop = asyncio.get_running_loop()
         number = next(self._numbers)
@@ -225,32 +239,36 @@ class ModelWorker:
                         held = self._verdict(model, message)
                         early(held)
             if not isinstance(message, ClassifierError):
-                self._on_usage(model, message.usage)
+                self._used(model, hold, message)
             if isinstance(message, Answered):
                 return self._verdict(model, message)
             error = message.error() if isinstance(message, Failed) else message
         except ProtocolError:
+            if hold is not None:
+                hold.release()
             error = ClassifierRejected("the prompt is too long")
         except ClassifierInvalidAnswer as invalid:
             error = invalid
         except TimeoutError:
-            if self._over(model, said):
+            if self._over(model, said, hold):
                 error = ClassifierTimeout("no answer in time")
             else:
                 self._hangs(process)
                 error = ClassifierTimeout("the model worker hangs and is replaced")
         except asyncio.CancelledError:
-            if not self._over(model, said):
+            if not self._over(model, said, hold):
                 process.send(Cancel(number))
-                self._cancelled[number] = model, loop.call_later(_GRACE, self._hangs, process)
+                self._cancelled[number] = model, hold, loop.call_later(_GRACE, self._hangs, process)
+                hold = None
             raise
         finally:
             del self._pending[number]
+            _lost(hold)  # without effect unless nothing was heard of the call
         if held is None:
             raise error
         return held  # what was told early holds, whatever became of the rest
 
-    def _over(self, model: int, said: asyncio.Queue[_Said]) -> bool:
+    def _over(self, model: int, said: asyncio.Queue[_Said], hold: Hold | None) -> bool:
         """Return whether a call had its last message when its time was up: there will be no other to wait for.
 
         What it took is counted.
@@ -258,7 +276,7 @@ class ModelWorker:
         while not said.empty():
             message = said.get_nowait()
             if isinstance(message, Answered | Failed):
-                self._on_usage(model, message.usage)
+                self._used(model, hold, message)
             if not isinstance(message, Labelled):
                 return True
         return False
@@ -312,8 +330,9 @@ class ModelWorker:
             self._process = None
             for said in self._pending.values():
                 said.put_nowait(ClassifierUnavailable("the model worker was lost during the call"))
-            for _, timer in self._cancelled.values():
+            for _, hold, timer in self._cancelled.values():
                 timer.cancel()
+                _lost(hold)
             self._cancelled.clear()
             # A child that still loads is deaf, and has nothing to lose.
             await process.stop(_GRACE if self._ready_since is not None else 0)
@@ -359,9 +378,9 @@ class ModelWorker:
                 if (said := self._pending.get(message.call)) is not None:
                     said.put_nowait(message)
                 elif not isinstance(message, Labelled) and (given_up := self._cancelled.pop(message.call, None)):
-                    model, timer = given_up
+                    model, hold, timer = given_up
                     timer.cancel()
-                    self._on_usage(model, message.usage)
+                    self._used(model, hold, message)
             case Streaming(model, works):
                 name = _name(self._config.models[model])
                 if works:
@@ -373,6 +392,11 @@ class ModelWorker:
                     )
             case _:
                 raise ProtocolError(type(message).__name__)
+
+    def _used(self, model: int, hold: Hold | None, message: Answered | Failed) -> None:
+        if hold is not None:
+            hold.settle(message.usage, message.reason if isinstance(message, Failed) else "ok")
+        self._on_usage(model, message.usage)
 
     def _enter(self, state: WorkerState) -> None:
         if state is self._state:
@@ -399,6 +423,12 @@ class _OneModel:
 
 def _name(model: Model) -> str:
     return f"{model.provider}/{model.model}"
+
+
+def _lost(hold: Hold | None) -> None:
+    """Count a call as estimated: its provider may have worked on it, and nobody can say any more what that took."""
+    if hold is not None:
+        hold.settle(None, "unavailable")
 
 
 def _farewell(message: Message | None) -> str:

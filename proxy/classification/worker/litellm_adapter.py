@@ -148,6 +148,7 @@ class LiteLLM:
         self._model = model
         given = (chosen.api_key, *(os.environ.get(name, "") for name in keys.VARIABLES.get(chosen.provider, ())))
         self._keys = tuple(key for key in given if len(key) >= _KEY_LENGTH)
+        self._price = chosen.price
         self._arguments: dict[str, Any] = {
             "model": model,
             "api_base": base,
@@ -226,6 +227,9 @@ class LiteLLM:
         completion = _tokens(getattr(counted, "completion_tokens", None))
         if prompt is None:  # there was one, so nothing was counted
             return NO_USAGE
+        if self._price is not None:
+            input_price, output_price = self._price
+            return Usage(0, prompt, completion, (prompt * input_price + (completion or 0) * output_price) / 1e6)
         try:
             cost: float = sum(
                 litellm.cost_per_token(

@@ -51,6 +51,8 @@ class Model:
     """Empty when the provider takes none, or LiteLLM finds it in the environment."""
     base_url: str | None
     """None for the provider's own."""
+    price: Sequence[float] | None = None
+    """US dollars for a million tokens, of the prompt and of the answer. None: by LiteLLM's list."""
 
 
 @dataclass(frozen=True, slots=True)
