@@ -23,7 +23,7 @@ RE2's, as in Alertmanager: one language, and time linear in the value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -33,6 +33,8 @@ from proxy.alert import LabelSet
 
 PATTERN_LENGTH = 1000
 """Longer regular expressions are refused."""
+_SET_MEMORY, _SET_MEMORY_PER_INSTRUCTION = 8 << 20, 1024
+"""Bytes that a set of patterns may use; RE2 begins anew with its automaton when they are full."""
 
 
 class Op(StrEnum):
@@ -59,6 +61,11 @@ class Matcher:
         object.__setattr__(self, "op", Op(self.op))
         if self.op in (Op.REGEX, Op.NOT_REGEX):
             object.__setattr__(self, "_pattern", Pattern(self.value))
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """Its regular expression, if it is one."""
+        return self._pattern
 
     def matches(self, labels: LabelSet) -> bool:
         """Return whether the condition holds for `labels`."""
@@ -158,6 +165,16 @@ class Pattern:
             raise ValueError(f"bad regular expression {text!r}: {why}") from None
         self.text = text
 
+    @property
+    def size(self) -> int:
+        """Its instructions: what a search costs at worst, for each character of the text."""
+        return int(self._compiled.programsize)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it may hold a counted repetition, such as `x{3,9}`."""
+        return "{" in self.text
+
     def fullmatch(self, text: str) -> bool:
         """Return whether the pattern describes all of `text`."""
         return self._compiled.fullmatch(text) is not None
@@ -171,3 +188,48 @@ class Pattern:
         for found in self._compiled.finditer(text):
             groups = (found.span(group) for group in range(1, self._compiled.groups + 1))
             yield next((span for span in groups if span[0] >= 0), found.span())
+
+
+class PatternSet:
+    """Many patterns that are looked for in one pass: a thousand cost hardly more than one.
+
+    The pass is that of one automaton, made while it is used. Counted repetitions can make it anew with each character,
+    so patterns that hold one are asked singly; RE2 has a slower and steadier way for those.
+    """
+
+    def __init__(self, patterns: Sequence[Pattern], *, ignore_case: bool = False, whole: bool = False) -> None:
+        """Take patterns made with the same `ignore_case`; `whole`: they are to describe all of a text.
+
+        Raises ValueError when they are too large together.
+        """
+        self._patterns = tuple(patterns)
+        self._whole = whole
+        self._single = [n for n, pattern in enumerate(patterns) if pattern.is_counted]
+        self._together = [n for n, pattern in enumerate(patterns) if not pattern.is_counted]
+        options = re2.Options()
+        options.case_sensitive = not ignore_case
+        options.log_errors = False
+        options.max_mem = _SET_MEMORY + _SET_MEMORY_PER_INSTRUCTION * sum(pattern.size for pattern in patterns)
+        self._set = re2.Set.FullMatchSet(options) if whole else re2.Set.SearchSet(options)
+        try:
+            for n in self._together:
+                self._set.Add(patterns[n].text)
+            # Found in everything. RE2 finds nothing at all when its memory does not suffice, and says nothing of it.
+            self._set.Add("(?s:.*)")
+            self._set.Compile()
+        except re2.error:
+            raise ValueError("the regular expressions are too large together") from None
+        if self._set.Match("") is None:
+            raise ValueError("the regular expressions are too large together")
+
+    def find(self, text: str) -> list[int]:
+        """Return the numbers of the patterns that describe `text`, or some part of it; in no order."""
+        found = self._set.Match(text)
+        if found is None:
+            return [n for n in range(len(self._patterns)) if self._holds(n, text)]
+        together = self._together
+        return [together[n] for n in found if n < len(together)] + [n for n in self._single if self._holds(n, text)]
+
+    def _holds(self, n: int, text: str) -> bool:
+        pattern = self._patterns[n]
+        return pattern.fullmatch(text) if self._whole else pattern.search(text)

@@ -136,6 +136,7 @@ def test_every_setting_can_be_given_in_the_file():
             "prices": ["my-model=0.15/0.6", "openai/gpt=4/12.5"],
             "budget": {"usd_per_day": 2.5, "tokens_per_day": 5000000},
         },
+        "rules": {"file": "my-rules.yaml"},
         "log": {"level": "debug", "format": "json"},
     }
     assert settings.web.admin_token.reveal() == "12345"

@@ -13,6 +13,7 @@ from proxy.matchers import (
     Matcher,
     Op,
     Pattern,
+    PatternSet,
     matches_all,
     parse_matcher,
     parse_matchers,
@@ -203,3 +204,54 @@ def test_patterns_that_are_refused(pattern, why):
 def test_no_pattern_backtracks(pattern):
     # Python's re would be busy for longer than the universe is old; the test's own time limit is the judge.
     assert not Pattern(pattern).fullmatch("a" * 20_000 + "b")
+
+
+MANY = [Pattern(text, ignore_case=True) for text in ("disk", "^a{2,3}$", "k full", "", "A.c", "[0-9]{2}")]
+
+
+@given(st.text("aDISKfull \n3c", max_size=12))
+def test_many_patterns_find_what_each_of_them_finds(text):
+    found = PatternSet(MANY, ignore_case=True).find(text)
+    assert sorted(found) == [n for n, pattern in enumerate(MANY) if pattern.search(text)]
+    found = PatternSet(MANY, ignore_case=True, whole=True).find(text)
+    assert sorted(found) == [n for n, pattern in enumerate(MANY) if pattern.fullmatch(text)]
+
+
+def test_many_patterns_mind_case_unless_told_otherwise():
+    patterns = [Pattern("disk"), Pattern("DISK")]
+    assert PatternSet(patterns).find("full disk") == [0]
+
+
+def test_no_patterns_find_nothing():
+    assert PatternSet([]).find("disk") == []
+
+
+class OutOfMemory:
+    """A set of RE2 that has not enough memory to search with, and finds nothing, as RE2 does then."""
+
+    def Add(self, _):  # noqa: N802 # RE2's name
+        pass
+
+    def Compile(self):  # noqa: N802 # RE2's name
+        pass
+
+    def Match(self, _):  # noqa: N802 # RE2's name
+        return None
+
+
+def test_patterns_that_are_too_large_for_the_memory_are_refused(monkeypatch):
+    patterns = [Pattern(f"{n}") for n in range(300)]
+    with monkeypatch.context() as patched:
+        patched.setattr("proxy.matchers._SET_MEMORY", 1 << 12)
+        patched.setattr("proxy.matchers._SET_MEMORY_PER_INSTRUCTION", 0)
+        with pytest.raises(ValueError, match="too large together"):
+            PatternSet(patterns)
+    monkeypatch.setattr("proxy.matchers.re2.Set.SearchSet", lambda _: OutOfMemory())
+    with pytest.raises(ValueError, match="too large together"):
+        PatternSet(patterns)
+
+
+def test_a_search_that_runs_out_of_memory_is_done_one_by_one():
+    found = PatternSet(MANY, ignore_case=True)
+    found._set = OutOfMemory()
+    assert found.find("full DISK") == [0, 3]

@@ -14,7 +14,7 @@ from fakes import FakeModel, body, exchange, post, posted
 from structlog.testing import capture_logs
 
 from proxy import config
-from proxy.app import build
+from proxy.app import build, reload
 
 SETTINGS = """
 web: {{listen_address: "127.0.0.1:0", admin_listen_address: "127.0.0.1:0"}}
@@ -22,6 +22,7 @@ alertmanager: {{url: "{url}", replicas: 1}}
 store: {{url: "memory:"}}
 enrichment: {{mode: {mode}, skip: [{skip}]}}
 llm: {{timeout: {timeout}, api_key: "{key}"}}
+rules: {{{rules}}}
 """
 
 
@@ -29,8 +30,9 @@ class Proxy:
     def __init__(self, alertmanager, file, running):
         self.alertmanager, self.file, self.running = alertmanager, file, running
 
-    def write(self, mode="enriched", skip="alertname=Nothing", timeout="30s", key="sk-old"):
-        given = SETTINGS.format(url=self.alertmanager.url, mode=mode, skip=skip, timeout=timeout, key=key)
+    def write(self, mode="enriched", skip="alertname=Nothing", timeout="30s", key="sk-old", rules=""):
+        url = self.alertmanager.url
+        given = SETTINGS.format(url=url, mode=mode, skip=skip, timeout=timeout, key=key, rules=rules)
         self.file.write_text(given)
 
     async def reload(self):
@@ -90,6 +92,55 @@ async def test_a_mistake_changes_nothing(proxy):
     status = json.loads(await proxy.get("/api/v1/status"))
     assert (status["configuration"]["problems"], status["configuration"]["read_at"] > before) == ([], True)
     assert "aiproxy_config_last_reload_successful 1.0" in await proxy.get("/metrics")
+
+
+async def test_another_table_of_rules_holds_for_alerts_not_seen_yet(proxy, tmp_path):
+    table = tmp_path / "my-rules.yaml"
+    text = (
+        "version: 1\noverrides: {First: {severity: SEVERITY, force: true}, Second: {severity: SEVERITY, force: true}}"
+    )
+    table.write_text(text.replace("SEVERITY", "critical"))
+    seen = [json.loads(await proxy.get("/api/v1/status"))]
+    proxy.write(rules=f"file: {table}")
+    with capture_logs() as logs:
+        assert await proxy.reload() == (200, "OK\n")
+    assert "other rules decide on new alerts" in [entry["event"] for entry in logs]
+    assert [entry for entry in logs if "settings" in entry] == [], "it takes no restart"
+    seen.append(json.loads(await proxy.get("/api/v1/status")))
+    assert await proxy.labels(posted("First")) == ["critical"]
+
+    table.write_text(text.replace("SEVERITY", "noise"))
+    await proxy.reload()
+    assert await proxy.labels(posted("First"), posted("Second")) == ["critical", "noise"]
+    seen.append(json.loads(await proxy.get("/api/v1/status")))
+    assert len({status["rules"]["hash"] for status in seen}) == 3
+    assert len({status["replicas"]["agreement"] for status in seen}) == 3
+
+    table.write_text("version: 2")
+    status, answer = await proxy.reload()
+    assert (status, "my-rules.yaml:1: unknown version" in answer) == (500, True)
+    assert await proxy.labels(posted("Second", instance="b")) == ["noise"]
+    assert json.loads(await proxy.get("/api/v1/status"))["rules"] == seen[2]["rules"]
+
+
+async def test_a_reload_that_begins_later_ends_later(proxy, monkeypatch):
+    read, gate = reload.read_rules, asyncio.Event()
+
+    async def slow(settings):
+        await gate.wait()
+        return await read(settings)
+
+    monkeypatch.setattr(reload, "read_rules", slow)
+    proxy.write(mode="enriched")
+    first = asyncio.create_task(proxy.running.reload())
+    await asyncio.sleep(0)  # it has read the file
+    monkeypatch.setattr(reload, "read_rules", read)
+    proxy.write(mode="transparent_with_recommendations")
+    second = asyncio.create_task(proxy.running.reload())
+    await asyncio.wait({second}, timeout=0.1)
+    gate.set()
+    await asyncio.gather(first, second)
+    assert json.loads(await proxy.get("/api/v1/status"))["mode"] == "transparent_with_recommendations"
 
 
 async def test_what_takes_a_restart_is_named(proxy):

@@ -2,6 +2,7 @@
 
 from proxy.app.composition import Running, build, serve
 from proxy.app.prompting import chosen_prompts
+from proxy.app.rules import chosen_rules
 from proxy.app.spending import unpriced
 
-__all__ = ["Running", "build", "chosen_prompts", "serve", "unpriced"]
+__all__ = ["Running", "build", "chosen_prompts", "chosen_rules", "serve", "unpriced"]

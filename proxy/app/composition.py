@@ -29,6 +29,7 @@ from proxy.admin.api import admin_api
 from proxy.app.model import ChosenModel, priority_of
 from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
+from proxy.app.rules import CurrentRules, chosen_rules
 from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
 from proxy.app.status import Status
 from proxy.app.storage import open_store, open_verdicts
@@ -36,7 +37,6 @@ from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.cache import ClassCache
 from proxy.classification.classification import Confidence
 from proxy.classification.classifier import Classifier
-from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService
 from proxy.config import Loaded, Settings, masked
 from proxy.decisions.decider import Decider
@@ -117,7 +117,8 @@ async def build(
 
     `load` reads the settings again for a reload; without it they stay as they are.
 
-    Long and straight: what is opened first is closed last. Raises OSError (a taken port), ConfigError (the template).
+    Long and straight: what is opened first is closed last. Raises OSError (a taken port), ConfigError (the template,
+    the rules).
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(_registry())
@@ -129,7 +130,7 @@ async def build(
             settings.enrichment.annotation_prefix,
             settings.enrichment.former_labels,
         )
-        rules = Rules.shipped()
+        rules = CurrentRules(chosen_rules(settings))
         store = await open_store(settings, stack)
         living = Living(capacity=settings.store.max_decisions, shared=store.shared)
         reach = Reach(shared=store.shared, on_error=metrics.store_errors.inc)
@@ -250,7 +251,7 @@ async def build(
             memory=StateFile(settings.storage.path / NAME) if store.shared else None,
             others_label=lambda: heartbeat.others_label,
         )
-        reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, metrics)
+        reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, rules, metrics)
         known, written = await heartbeat.first()
         with contextlib.suppress(TimeoutError):  # the mode is applied before it is written, which a disk may hold up
             async with asyncio.timeout(LAST_WORDS):
@@ -351,7 +352,7 @@ async def _class_cache(settings: Settings, stack: AsyncExitStack) -> ClassCache 
     )
 
 
-def _agreement(begun: Settings, read: Settings, rules: Rules, prompt: str) -> str:
+def _agreement(begun: Settings, read: Settings, rules: CurrentRules, prompt: str) -> str:
     """Return a hash of everything by which two proxies could label one alert differently.
 
     Of what a reload changes, as it was `read` last; of the rest, as the proxy has `begun` with it.

@@ -18,8 +18,8 @@ from proxy.classification.classification import Severity
 from proxy.classification.classifier import Classifier
 from proxy.classification.prompts import Prompts
 from proxy.classification.queue import Priority
-from proxy.classification.rules import Rules
 from proxy.classification.savings import Savings
+from proxy.classification.service import Rulebook
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker.keys import KNOWN, missing_key, needs_key
 from proxy.config import Settings, closest, variables
@@ -248,6 +248,6 @@ def _state_of(breaker: CircuitBreaker) -> float:
     return breaker.state.number
 
 
-def priority_of(rules: Rules, alert: Alert) -> Priority:
+def priority_of(rules: Rulebook, alert: Alert) -> Priority:
     """Return whether `alert` is asked about before others: its author calls it critical."""
     return Priority.CRITICAL if rules.author_severity(alert) is Severity.CRITICAL else Priority.NORMAL

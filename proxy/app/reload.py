@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
+from proxy.app.rules import CurrentRules, read_rules
 from proxy.config import Loaded, Settings, differing
 from proxy.decisions.canary import Canary
 from proxy.decisions.rollout import Rollout
@@ -18,7 +20,7 @@ from proxy.telemetry import Metrics, set_log_level
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE: Final = ("enrichment.mode", "enrichment.canary.", "enrichment.skip", "log.level")
+AT_ONCE: Final = ("enrichment.mode", "enrichment.canary.", "enrichment.skip", "rules.", "log.level")
 """What takes effect without a restart: settings that new alerts are asked about, and no connection or cache holds."""
 
 
@@ -26,7 +28,13 @@ class Reload:
     """Reads the settings again and puts into effect what can be. The last good configuration holds on."""
 
     def __init__(
-        self, load: Callable[[], Loaded], running: Settings, rollout: Rollout, switch: Switch, metrics: Metrics
+        self,
+        load: Callable[[], Loaded],
+        running: Settings,
+        rollout: Rollout,
+        switch: Switch,
+        current_rules: CurrentRules,
+        metrics: Metrics,
     ) -> None:
         """`load` reads them again from where they came, and raises ConfigError."""
         self._load = load
@@ -35,6 +43,8 @@ class Reload:
         """As they were read last; of those that a reload cannot put into effect, the proxy still goes by the first."""
         self._rollout = rollout
         self._switch = switch
+        self._rules = current_rules
+        self._turn = asyncio.Lock()
         self._metrics = metrics
         self.read_at: datetime
         """When the settings that hold were read."""
@@ -46,8 +56,13 @@ class Reload:
 
     async def __call__(self) -> None:
         """Reload. Raises ConfigError, and then nothing has changed."""
+        async with self._turn:  # one that began earlier must not end later, with older settings
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             loaded = self._load()
+            rules = await read_rules(loaded.settings)
         except ConfigError as exc:
             self.problems = tuple(exc.problems)
             self._metrics.reload_worked.set(0)
@@ -56,6 +71,7 @@ class Reload:
         for warning in loaded.warnings:
             log.warning("configuration", problem=warning)
         settings = loaded.settings
+        self._rules.use(rules)
         self._rollout.skip([parse_matchers(matchers) for matchers in settings.enrichment.skip])
         await self._switch.configure(settings.enrichment.mode, canary_of(settings))
         set_log_level(settings.log.level)

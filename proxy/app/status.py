@@ -11,7 +11,7 @@ from typing import Any
 from proxy import __version__
 from proxy.app.model import ChosenModel
 from proxy.app.reload import Reload
-from proxy.classification.rules import Rules
+from proxy.app.rules import CurrentRules
 from proxy.classification.service import ClassificationService
 from proxy.config import Settings
 from proxy.decisions.heartbeat import Heartbeat
@@ -33,7 +33,7 @@ class Status:
     settings: Settings
     model: ChosenModel
     service: ClassificationService
-    rules: Rules
+    rules: CurrentRules
     rollout: Rollout
     switch: Switch
     living: Living

@@ -72,6 +72,8 @@ class Classification:
     """At most SUMMARY_LENGTH characters; empty when there is none."""
     recommendations: tuple[str, ...] = ()
     """At most RECOMMENDATIONS, each at most RECOMMENDATION_LENGTH characters."""
+    runbook: str = ""
+    """A URL from the operator's table of rules; a model gives none."""
     model: str = ""
     """Who wrote the text; empty for the rules."""
     rule: str = ""

@@ -61,6 +61,10 @@ class Rulebook(Protocol):
 
     def author_severity(self, alert: Alert) -> Severity | None: ...
 
+    def overridden(self, alert: Alert, verdict: Classification) -> Classification:
+        """Return a model's verdict with what the operator wants said of this alert in any case."""
+        ...
+
 
 _SAID_ELSEWHERE: Final = frozenset({"breaker_open", "over_budget", "undecided"})
 """Outcomes that are said where they begin, or that are no failures."""
@@ -320,11 +324,12 @@ class ClassificationService:
     def _judged(self, alert: Alert, answer: Classification) -> Classification | None:
         """Return what an answer comes to: never lower than the floor, and the rules' labels when it is not sure."""
         if self._sure(answer):
-            return self._floored(alert, answer)
+            return self._rules.overridden(alert, self._floored(alert, answer))
         if not self._fallback:
             return None
         ruled = self._rules.classify(alert)
-        return replace(answer, severity=ruled.severity, category=ruled.category, source=Source.RULES)
+        unsure = replace(answer, severity=ruled.severity, category=ruled.category, source=Source.RULES)
+        return self._rules.overridden(alert, unsure)
 
     def _sure(self, answer: Classification) -> bool:
         return answer.confidence.rank >= self._min_confidence.rank

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import __version__, config
-from proxy.cli import rendering, running, trying
+from proxy.cli import classifying, rendering, running, trying
 from proxy.errors import ConfigError
 
 PROGRAM: Final = "alertmanager-ai-proxy"
@@ -59,9 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(serve)
 
     check = commands.add_parser("check-config", help="check a settings file and leave", allow_abbrev=False)
-    check.set_defaults(run=_check_config)
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.set_defaults(run=_check_config, usage=check.error)
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE")
+    check.add_argument("--rules", type=Path, metavar="FILE", help="check a table of rules, with or without settings")
     check.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: print all settings")
+
+    classify = classifying.add_command(commands)
+    classify.set_defaults(run=_classify)
+    _add_settings(classify, "rules.")
 
     prompt = rendering.add_command(commands)
     prompt.set_defaults(run=_render_prompt)
@@ -138,6 +143,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from proxy import app
     from proxy.telemetry import configure_logging
 
+    app.chosen_rules(loaded.settings)  # a mistake in them is told as the others are, not in the midst of a start
     configure_logging(loaded.settings.log.level, loaded.settings.log.format)
     log = structlog.get_logger(__name__)
     for warning in loaded.warnings:
@@ -154,9 +160,17 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _check_config(arguments: argparse.Namespace) -> int:
     from proxy.app.model import doubts  # late: commands that ask a running proxy need none of it
 
+    if arguments.file is None:
+        if arguments.rules is None:
+            arguments.usage("want the FILE of settings, or --rules FILE")
+        return classifying.check_file(arguments.rules, quiet=arguments.output == "json")
     loaded = _load(arguments.file)
     for warning in (*loaded.warnings, *doubts(loaded.settings, os.environ)):
         print(f"warning: {warning}", file=sys.stderr)
+    tables = [path for path in (loaded.settings.rules.file, arguments.rules) if path is not None]
+    # Each of them is checked, also behind one that is wrong.
+    if sum(classifying.check_file(path, quiet=arguments.output == "json") for path in tables):
+        return 1
     if arguments.output == "json":
         print(json.dumps(config.masked(loaded.settings), indent=2))
     else:
@@ -176,6 +190,13 @@ def _try_classifier(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return trying.run(arguments.body, loaded.settings)
+
+
+def _classify(arguments: argparse.Namespace) -> int:
+    loaded = config.load(arguments.file, environ=os.environ, flags=_given(arguments))
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return classifying.run(arguments.body, arguments.output, loaded.settings)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -86,6 +86,38 @@ def prompts(found: Sequence[Object], version: str) -> str:
     )
 
 
+def verdicts(found: Sequence[Object]) -> str:
+    """Return what was said about each alert, and who said it."""
+    return "\n\n".join("\n".join(_verdict(one)) for one in found) or "no alerts"
+
+
+def _verdict(one: Object) -> Iterator[str]:
+    yield plain(f"=== {one['alertname'] or 'without a name'}, {one['fingerprint'] or 'unknown'}")
+    if "why_nothing" in one:
+        yield plain(f"no verdict: {one['why_nothing']}")
+        return
+    why = one["explained"]
+    yield _facts(
+        [
+            ("severity", f"{one['severity']}, from {_reason(why['severity'])}"),
+            ("category", f"{one['category']}, from {_reason(why['category'])}"),
+            ("confidence", one["confidence"]),
+            ("summary", one["summary"]),
+            *((("runbook", one["runbook"]),) if one["runbook"] else ()),
+            *_named("first steps", list(one["recommendations"])),
+        ]
+    )
+
+
+def _reason(reason: Object) -> str:
+    who = {
+        "author": "the author",
+        "override": "an override",
+        "default": "nobody: no rule says anything",
+    }.get(reason["by"], f"rule {reason['by']}")
+    return f"{who} ({reason['at']})" if reason["at"] else who
+
+
 def _prompt(number: int, of: int, one: Object, version: str) -> Iterator[str]:
     yield plain(
         f"=== alert {number} of {of}: {one['alertname'] or 'without a name'}, {one['fingerprint'] or 'unknown'}"

@@ -41,6 +41,7 @@ from proxy.config.kinds import (
     setting,
 )
 from proxy.config.models import Model, ModelName
+from proxy.config.rules import Rules
 from proxy.config.spending import Budget, Price, doubled_prices, per_proxy
 from proxy.durations import format_duration
 from proxy.policy import PER_OBJECT, CanaryBy, MinConfidence, Mode, SeverityFloor
@@ -381,6 +382,7 @@ class Settings(Section):
     storage: Storage = Storage()
     store: Store = Store()
     llm: Llm = Llm()
+    rules: Rules = Rules()
     log: Log = Log()
 
     def conflicts(self) -> Iterator[Remark]:

@@ -84,7 +84,7 @@ class Names:
         severity = self._ours(labels, self.severity_label, set(Severity))
         category = self._ours(labels, self.category_label, set(Category))
         ours = severity | category if severity and category else {}
-        texts = ("severity", "category", "source", "confidence", "summary", "recommendations", "model")
+        texts = ("severity", "category", "source", "confidence", "summary", "recommendations", "runbook", "model")
         known = {self._name(text) for text in texts}
         return (
             {name: value for name, value in labels.items() if name not in ours},
@@ -102,6 +102,7 @@ class Names:
             self._name("confidence"): verdict.confidence.value,
             self._name("summary"): verdict.summary,
             self._name("recommendations"): " ".join(f"{n}. {r}" for n, r in enumerate(verdict.recommendations, 1)),
+            self._name("runbook"): verdict.runbook,
             # Of the text: labels that came before it have none yet.
             self._name("model"): verdict.model if verdict.summary or verdict.recommendations else "",
         }

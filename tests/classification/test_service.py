@@ -8,7 +8,7 @@ from proxy.alert import Alert
 from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.cache import ClassCache
 from proxy.classification.classes import class_key
-from proxy.classification.classification import Category, Classification, Severity, Source
+from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
 from proxy.classification.rules import Rules
 from proxy.classification.service import ClassificationService
 from proxy.errors import ClassifierOpen, ClassifierRejected, ClassifierTimeout
@@ -24,9 +24,11 @@ def observer():
 async def service_with(observer):
     opened = []
 
-    def make(model: FakeModel | None, *, capacity: float = 6, cache: bool = True, **options) -> ClassificationService:
+    def make(
+        model: FakeModel | None, *, capacity: float = 6, cache: bool = True, rules: Rules | None = None, **options
+    ) -> ClassificationService:
         service = ClassificationService(
-            rules=Rules.shipped(),
+            rules=rules or Rules.shipped(),
             model=model,
             salt="fake/1",
             cache=ClassCache(3600) if cache else None,
@@ -59,6 +61,28 @@ async def test_a_second_alert_of_the_class_comes_from_the_cache(service_with):
     await service.classify([an_alert(instance="a")], 1)
     [found] = await service.classify([an_alert(instance="b")], 1)
     assert (found.now.source, found.now.severity, len(model.asked)) == (Source.CACHE, Severity.INFO, 1)
+
+
+OVERRIDING = """\
+version: 1
+overrides:
+  HighLatency: {severity: noise, force: true, category: network, runbook: "https://wiki/slow"}
+"""
+
+
+@pytest.mark.parametrize("sure", [Confidence.HIGH, Confidence.LOW])
+async def test_an_override_of_the_operator_holds_for_a_models_verdict_in_time_and_late(service_with, sure):
+    model = FakeModel([replace(verdict(Severity.CRITICAL), confidence=sure)])
+    service = service_with(model, rules=Rules.parse(OVERRIDING, "t"), min_confidence=Confidence.MEDIUM)
+    [found] = await service.classify([an_alert()], 1)
+    [cached] = await service.classify([an_alert(instance="b")], 0)
+    for one in (found.now, cached.now):
+        assert (one.severity, one.category, one.runbook) == (Severity.NOISE, Category.NETWORK, "https://wiki/slow")
+        assert one.summary == verdict().summary
+    late = service_with(FakeModel([verdict(Severity.CRITICAL)]), rules=Rules.parse(OVERRIDING, "t"))
+    [waited] = await late.classify([an_alert()], 0)
+    assert (waited.now.source, waited.now.severity) == (Source.RULES, Severity.NOISE)
+    assert ((await waited.later).severity, (await waited.later).runbook) == (Severity.NOISE, "https://wiki/slow")
 
 
 async def test_without_a_cache_the_model_is_asked_each_time(service_with):

@@ -105,3 +105,14 @@ def test_labels_that_were_renamed_are_known_again_and_kept(labels, ours):
 
 def test_new_alerts_get_the_names_of_today():
     assert set(RENAMED.label(ALERT.identity, verdict()).labels) == {"sev", "cat"}
+
+
+def test_a_runbook_is_an_annotation_of_its_own_beside_anybodys_text():
+    names = Names(annotation_prefix="x_")
+    for decide in (names.label, names.annotate):
+        decision = decide(ALERT.identity, replace(verdict(), runbook="https://wiki/slow"))
+        assert decision.annotations["x_runbook"] == "https://wiki/slow"
+        assert decision.annotations["x_model"] == "fake-1"
+        assert "https://wiki/slow" not in decision.labels.values()
+        assert names.recognise(ALERT.labels, decision.annotations)[2] == decision.annotations
+    assert "x_runbook" not in names.label(ALERT.identity, verdict()).annotations
