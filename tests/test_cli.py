@@ -207,7 +207,8 @@ async def test_logs_come_in_the_form_that_was_asked_for(serve, form, looks):
 
 
 async def test_a_port_that_is_taken_ends_the_start(alertmanager):
-    done = await asyncio.to_thread(run, f"--web.listen-address=127.0.0.1:{alertmanager.port}", "--store.url=memory:")
+    taken, free = f"--web.listen-address=127.0.0.1:{alertmanager.port}", "--web.admin-listen-address=127.0.0.1:0"
+    done = await asyncio.to_thread(run, taken, free, "--store.url=memory:")
     assert done.returncode == 1
     assert f"web.listen_address: cannot listen on 127.0.0.1:{alertmanager.port}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -18,8 +18,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
+from proxy.classification.named_values import BARE, LINE, QUOTE, is_prose, values
 from proxy.matchers import Pattern
 
 
@@ -48,62 +50,87 @@ class Detector:
     pattern: Pattern
     """What its first group holds is what is found; the whole of it when there is none."""
     check: Check | None = None
+    sign: str = ""
+    """A text without it needs no look."""
 
     def spans(self, text: str) -> Iterator[Span]:
         """Yield where in `text` something is found, from left to right."""
-        for start, end in self.pattern.spans(text):
+        for start, end in self.pattern.spans(text) if self.sign in text else ():
             span = self.check(text, start, end) if self.check else (start, end)
             if span and span[0] < span[1]:
                 yield span
 
 
-# What may come before the value of a secret: a colon, an equals sign, a tag's end, %3D in an address, in any quotes.
-_IS: Final = r"""\\*["']?\s*(?:=>|[:=]{1,2}|>|%3[ad])\s*"""
-# The value: in escaped quotes, in quotes (to the end of the text where they do not close), or up to white space.
+# What stands between a name and its value: a colon, an equals sign, a tag's end, %3D in an address, in any quotes.
+_IS: Final = rf"\\*{QUOTE}?\*{{0,2}}(?:[\s\pZ\p{{Cf}}]|%20)*(?:=>|[:=：]{{1,2}}|>|&gt;|%(?:25)*3[ad])"
+# The value of an argument: in escaped quotes, in quotes (to the end where they do not close), or up to white space.
 _VALUE: Final = (
-    r"""(\\+"(?s:.*?)(?:\\+"|\z)|"(?:[^"\\]|\\.)*(?:"|\z)|'[^']*(?:'|\z)|(?:[^\s<"']|<[^/\s])(?:[^\s<]|<[^/\s])*)"""
+    r"""(\\+"(?s:.*?)(?:\\+"|\z)|"(?s:[^"\\]|\\.)*(?:"|\z)|'[^']*(?:'|\z)|(?:[^\s<"']|<[^/\s])(?:[^\s<]|<[^/\s])*)"""
 )
+_AUTHORIZATION: Final = rf"authorization{_IS}[\s\[(]*{QUOTE}?\s*"
 _NAMES: Final = (
-    r"password|passwd|passphrase|passcode|pwd|secret|token|secret[_.-]?(?:id|key|access[_.-]?key)"
-    r"|(?:api|access|private|account|shared|signing|encryption|master|license|auth)[_.-]?key(?:[_.-]?id)?"
-    r"|credentials?|session[_.-]?(?:id|key)|sig|signature|connection[_.-]?string|dsn"
+    r"(?:password|passphrase|credential)s?|passwd|passcode|pwd|bind[_.-]?pw|secret|token|secret[_.-]?(?:id|key)"
+    r"|(?:api|access|private|account|shared|signing|encryption|master|license|auth|ssh|client|consumer)[_.-]?key"
+    r"(?:[_.-]?id)?|secret[_.-]?access[_.-]?key|(?:access|refresh|api|auth|bearer)[_.-]?tokens"
+    r"|session[_.-]?(?:id|key)|sig|signature|connection[_.-]?string|dsn"
 )
-# Words that follow `password:` or `token:` in a sentence about one.
-_PROSE: Final = frozenset({
-    "a", "an", "and", "are", "at", "authentication", "bad", "can", "cannot", "check", "could", "denied", "does",
-    "error", "expired", "failed", "failure", "for", "from", "has", "have", "in", "incorrect", "invalid", "is",
-    "it", "mismatch", "missing", "must", "needs", "no", "none", "not", "null", "of", "on", "please", "rejected",
-    "required", "rotation", "see", "should", "the", "this", "to", "undefined", "unknown", "unset",
-    "unavailable", "was", "were", "will", "with", "wrong",
-})  # fmt: skip
+# What may stand behind such a name and belongs to it.
+_SUFFIX: Final = r"[0-9]{0,2}(?:[_.-]?(?:hash|value|pem|data|text|base64))?"
 
 
 def names_a_secret(name: str) -> bool:
     """Return whether the whole value of a label of this name is a secret, as with `db_password` and `dbPassword2`."""
-    return _SECRET_NAME.search(_HUMP.sub("_", name))
+    return _SECRET_NAME.search(_HUMP.sub("_", name)) and not (name[-1] in "sS" and _COUNTED.search(name))
 
 
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # Long words are secrets behind anything, as in smtppassword; short ones would be the ends of others.
 _SECRET_NAME: Final = Pattern(
-    rf"(?:(?:^|[^a-z])(?:{_NAMES}|authorization|cookie|pass)|password|passwd|passphrase|secret|token|api[_.-]?key)"
-    r"(?:[_.-]?(?:hash|file|value|[0-9]+))?$",
+    rf"(?:(?:^|[^a-z])(?:{_NAMES}|authorization|cookies?|pass|pw|psk|jwts?)"
+    r"|(?:password|passphrase|secret|token|api[_.-]?key)s?|passwd)"
+    r"(?:[_.-]?(?:hash|file|value|pem|data|text|base64|[0-9]+))*$",
     ignore_case=True,
+)
+# What a model reads and writes.
+_COUNTED: Final = Pattern(
+    r"(?:^|[^a-z])(?:max|min|total|input|output|prompt|completion|cached|reasoning)[_.-]?tokens$", ignore_case=True
 )
 
 
 def _value(text: str, start: int, end: int) -> Span | None:
     """Leave the quotes out, and let be what is a sentence and no secret."""
-    while start < end and text[start] in "\\\"'":
+    while start < end and text[start] in "\\\"'`":
         start += 1
-    while start < end and text[end - 1] in "\\\"'":
+    while start < end and text[end - 1] in "\\\"'`":
         end -= 1
-    while start < end and text[end - 1] in ")]},.;:":
+    while start < end and text[end - 1] in ")]},.;:*":
         end -= 1
     before = text[max(0, start - 8) : start]
-    if before.endswith((" ", "\t")) and before.rstrip().endswith(":") and text[start:end].lower() in _PROSE:
+    if before[-1:].isspace() and before.rstrip().endswith((":", ":*", ":**")) and is_prose(text[start:end]):
         return None
     return start, end
+
+
+def _no_count(text: str, start: int, end: int) -> Span | None:
+    """Let numbers be, for names that may be those of counts, as in `pass: 3, fail: 1` and `tokens: 15000`."""
+    found = _value(text, start, end)
+    if found is None or re.fullmatch(r"[0-9][0-9.,]*[kKM%]?|yes|on|off|ok", text[slice(*found)]):
+        return None
+    return None if _in_a_sentence(text, *found) else found
+
+
+def _in_a_sentence(text: str, start: int, end: int) -> bool:
+    """Return whether a word of letters stands between others."""
+    words = text[start - 1 : start].isspace() and text[start:end].isalpha()
+    return words and text[end : end + 1] == " " and text[end + 1 : end + 2].isalpha()
+
+
+def _key_of_scheme(text: str, start: int, end: int) -> Span | None:
+    """Take what follows the first word, a scheme that nobody knows; not in a sentence."""
+    scheme = re.split(r"[\s\"'\[]", text[max(0, start - 64) : start].rstrip())[-1]
+    if is_prose(scheme) or is_prose(text[start:end]) or _in_a_sentence(text, start, end):
+        return None
+    return _value(text, start, end)
 
 
 def _basic(text: str, start: int, end: int) -> Span | None:
@@ -121,7 +148,23 @@ def _bearer(text: str, start: int, end: int) -> Span | None:
 
 def _userinfo(text: str, start: int, end: int) -> Span | None:
     """Let an @ behind a path be. Where a port comes first it may as well be a password: then it is taken for one."""
-    return None if re.search("[/?]", text[start:end].partition(":")[0]) else (start, end)
+    user = re.split("(?i):|%(?:25)*3a", text[start:end], maxsplit=1)[0]
+    return None if re.search("(?i)[/?]|%(?:25)*(?:2f|3f)", user) else (start, end)
+
+
+# What stands before an address of mail: `mailto:ada@example.com/x`, `sip:ada@example.com:5060`.
+_ADDRESSED: Final = frozenset({
+    "acct", "bcc", "by", "cc", "contact", "email", "from", "mail", "mailto", "owner", "sip", "sips", "team", "to",
+    "user", "xmpp",
+})  # fmt: skip
+_VERSION_OR_DIGEST: Final = re.compile(r"v?[0-9]+(?:\.[0-9]+)*/|sha[0-9]+:")
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9_-]+\.")
+
+
+def _login(text: str, start: int, end: int) -> Span | None:
+    """Take `app:hunter2` before an @ and a host with a port or a path; not an address of mail, not `tool:3@v1/x`."""
+    addressed = text[start:end].partition(":")[0].lower() in _ADDRESSED and _DOMAIN.match(text, end + 1)
+    return None if addressed or _VERSION_OR_DIGEST.match(text, end + 1) else (start, end)
 
 
 def _random(text: str, start: int, end: int) -> Span | None:
@@ -203,8 +246,25 @@ def _host(text: str, start: int, end: int) -> Span | None:
     return start, end
 
 
-def _detector(kind: Kind, pattern: str, check: Check | None = None, *, ignore_case: bool = False) -> Detector:
-    return Detector(kind, Pattern(pattern, ignore_case=ignore_case), check)
+@dataclass(frozen=True, slots=True)
+class Named(Detector):
+    """Finds the values behind names. The pattern is of the name and the sign behind it."""
+
+    bare: re.Pattern[str] = BARE
+    """A value without quotes."""
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Yield where in `text` the values are."""
+        for start, end in values(text, self.pattern.spans(text), self.bare, cache(names_a_secret)):
+            span = self.check(text, start, end) if self.check else (start, end)
+            if span and span[0] < span[1]:
+                yield span
+
+
+def _detector(
+    kind: Kind, pattern: str, check: Check | None = None, *, ignore_case: bool = False, sign: str = ""
+) -> Detector:
+    return Detector(kind, Pattern(pattern, ignore_case=ignore_case), check, sign)
 
 
 def built_in() -> tuple[Detector, ...]:
@@ -214,28 +274,79 @@ def built_in() -> tuple[Detector, ...]:
         _detector(secret, r"(?s)-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\z)"),
         _detector(
             secret,
-            rf"authorization{_IS}(?:\\*[\"'])?(?:(?:basic|bearer|negotiate|token|apikey|key)\s+([^\s\"'\\,]+)"
+            rf"{_AUTHORIZATION}(?:(?:basic|bearer|negotiate|token|(?:api|genie)?-?key|ssws|splunk)\s+([^\s\"'\\,]+)"
             r"|((?:digest|ntlm|aws4|oauth|hawk)[^\r\n]*|[^\s\"'\\,]+))",
             _value,
             ignore_case=True,
         ),
-        _detector(secret, r"\b(?:set-)?cookie2?:\s*([^\r\n\"]+)", ignore_case=True),
+        _detector(secret, rf"{_AUTHORIZATION}[a-z][a-z0-9_-]*[ \t]+([^\s\"'\\,]+)", _key_of_scheme, ignore_case=True),
+        Named(secret, Pattern(rf"(?:\b|_)(?:set-)?cookie2?\\*{QUOTE}?\s*:", ignore_case=True), _value, bare=LINE),
         _detector(secret, r"\bbearer\s+([A-Za-z0-9._~+/=-]{8,})", _bearer, ignore_case=True),
         _detector(secret, r"\bbasic\s+([A-Za-z0-9+/_-]{4,}={0,2})", _basic, ignore_case=True),
-        _detector(secret, r"[A-Za-z][A-Za-z0-9+.-]*:(?:/|\\/|%2[Ff]){2}([^\s\"'<>`]*)(?:@|%40)", _userinfo),
-        _detector(secret, rf"(?:{_NAMES}){_IS}{_VALUE}", _value, ignore_case=True),
-        _detector(secret, rf"\b(?:pass|pw|auth|key|apikey)=\s*{_VALUE}", _value, ignore_case=True),
+        _detector(
+            secret,
+            r"(?i)[a-z][a-z0-9+.-]*(?::|%(?:25)*3a)(?:\\?/|%(?:25)*2f|\\u002f){2}([^\s\"'<>`]*)(?:@|%(?:25)*40)",
+            _userinfo,
+        ),
+        _detector(  # without a scheme, as in Go's MySQL: app:hunter2@tcp(db:3306)/app
+            secret, r"([^\s:@/\"'`<>(){}\[\],;=]+:[^\s\"'`<>]+)@[a-z0-9]*\(", sign="@"
+        ),
+        _detector(
+            secret,
+            r"(?:^|[^A-Za-z0-9_.%+:/@$-]|//)([A-Za-z0-9_.%+$-]+:[^\s\"'`<>@:/]+)@[A-Za-z0-9_.-]+(?::[0-9]{2,5}\b|/)",
+            _login,
+            sign="@",
+        ),
+        _detector(  # Oracle's
+            secret,
+            r"(?i)(?:^|[^a-z0-9_./@-])([a-z0-9_$#]+/[^\s\"'`<>@/]+)@(?://|[a-z0-9_]*db[0-9]*\b|orcl|xe\b|xepdb"
+            r"|[a-z0-9_.-]+:15[0-9]{2}\b)",
+            sign="@",
+        ),
+        Named(secret, Pattern(rf"(?:{_NAMES}){_SUFFIX}{_IS}", ignore_case=True), _value),
+        Named(secret, Pattern(r"\b(?:pass|pw|auth|key|apikey|cookie)=", ignore_case=True), _value),
+        Named(  # Where they are the names of settings, and no words of a sentence.
+            secret,
+            Pattern(
+                rf"(?:(?m:^)[ \t-]*|[{{,;&?(\[]\s*|{QUOTE})(?:pass|pw|psk|jwts?|tokens|secrets){_IS}"
+                rf"|[a-z0-9][_.-](?:pass|pw|psk|jwts?){_IS}|(?-i:[a-z0-9]P)(?:ass|w){_IS}",
+                ignore_case=True,
+            ),
+            _no_count,
+        ),
+        Named(  # As Kubernetes writes environment variables.
+            secret,
+            Pattern(
+                rf"\b(?:name|key)\\*[\"']?\s*[:=]\s*\\*[\"']?[\w.-]*(?:{_NAMES}|[_.-]pass){_SUFFIX}\\*[\"']?\s*[,;]?\s*"
+                r"\\*[\"']?value\\*[\"']?\s*[:=]",
+                ignore_case=True,
+            ),
+            _value,
+        ),
+        _detector(  # The same with the value first.
+            secret,
+            r"\bvalue\\*[\"']?\s*[:=]\s*(\\+\"[^\"]*\"|\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;\"'{\[]+)\s*[,;]?\s*"
+            rf"\\*[\"']?(?:name|key)\\*[\"']?\s*[:=]\s*\\*[\"']?[\w.-]*(?:{_NAMES}|[_.-]pass){_SUFFIX}\b",
+            _value,
+            ignore_case=True,
+        ),
         _detector(
             secret, r"\b(?:password|passwd|passphrase|token|secret)\s+(\"[^\"]*\"|'[^']*')", _value, ignore_case=True
         ),
         _detector(
             secret,
-            r"(?:^|\s)--?[a-z-]*(?:password|passwd|passphrase|pwd|token|secret|api-?key|access-?key|credentials?)"
+            r"(?:^|\s)--?(?:[a-z-]*(?:password|passwd|passphrase|pwd|token|secret|api-?key|access-?key|credentials?)"
+            r"|(?:[a-z-]*-)?pass)"
             rf"\s+{_VALUE}",
             _value,
             ignore_case=True,
         ),
-        _detector(secret, r"(?:^|\s)(?:-u|--user|--proxy-user)[ =]?\s*([^\s:\"']+:[^\s\"']+)"),
+        _detector(
+            secret,
+            r"(?:^|\s)(?:-u|--user|--proxy-user)[ =]?\s*"
+            r"(?:\\*'([^\s:'+][^\s:']*:[^']+)|\\*\"([^\s:\"+][^\s:\"]*:[^\"]+)|([^\s:\"']+:[^\s\"']+))",
+            _value,
+        ),
         _detector(
             secret,
             r"(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[A-Z0-9]{16}"  # AWS
