@@ -37,7 +37,7 @@ def flags(local: LocalModel | None, environ: Mapping[str, str]) -> list[str]:
         given.append("--llm.enabled=true")
     if not environ.get("LLM_CONCURRENCY"):
         # All alerts of the demo begin at once.
-        given.append("--llm.concurrency=12")
+        given += ["--llm.concurrency=12", "--llm.circuit-breaker.max-failures=13"]
     return given
 
 
