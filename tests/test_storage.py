@@ -30,7 +30,7 @@ async def test_memory_has_no_second_tier():
 )
 async def test_verdicts_are_beside_the_decisions(url, path):
     async with AsyncExitStack() as stack:
-        store = await chosen(stack, STORE_URL=url, STORAGE_PATH="kept")
+        store = await chosen(stack, STORE_URL=url, STORAGE_PATH="kept", STORE_TIMEOUT="1s")
         assert isinstance(store, SqliteVerdicts)
         await store.put({a_class("A"): Cached(a_verdict(), 60)})
         assert [str(each) for each in sorted(Path().rglob("*.db"))] == [path]  # noqa: ASYNC240 - nobody waits

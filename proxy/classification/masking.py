@@ -159,7 +159,8 @@ class Masking:
         """Find the secrets that one text gives away where they stand without a name in another."""
         known: dict[str, Kind] = {}
         for text, spans in zip(texts, found, strict=True):
-            for start, end, kind in _merged(spans):
+            # What one detector found alone too: of an address another may have found more than the password.
+            for start, end, kind in (*_merged(spans), *spans):
                 if kind not in (Kind.SECRET, Kind.PRIVATE):
                     continue
                 value = text[start:end]

@@ -24,16 +24,16 @@ _PROSE: Final = frozenset({
 })  # fmt: skip
 
 
-_BLANKS: Final = re.compile(r"(?:[^\S\r\n]|%20)*+(?:\*{1,2}[^\S\r\n]++)?+")
+_BLANKS: Final = re.compile(r"(?:[^\S\r\n]|%20)*(?:\*{1,2}[^\S\r\n]++)?")
 _OPENING: Final = re.compile(QUOTE, re.IGNORECASE)
-_DOUBLE_QUOTED: Final = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-_SINGLE_QUOTED: Final = re.compile(r"[^']*+(?:''[^']*+)*+")
-BARE: Final = re.compile(r"(?:[^\s<]|<[^/\s])*+")
+_DOUBLE_QUOTED: Final = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
+_SINGLE_QUOTED: Final = re.compile(r"[^']*+(?:''[^']*+)*")
+BARE: Final = re.compile(r"(?:[^\s<]|<[^/\s])*")
 _SPACE: Final = re.compile(r"\s*+")
 _INDENTATION: Final = re.compile(r"[ \t]*+")
 LINE: Final = re.compile(r"[^\r\n\"]*+")
-_SIGN: Final = re.compile(r"[^\S\r\n]*+(?:=>|[:=]|%(?:25)*3[AaDd])(?:[^\S\r\n]|%20)*+")
-_ENCODED_BRACKETS: Final = re.compile(r"(?:%(?:25)*(?:5B|7B)|%20)++", re.IGNORECASE)
+_SIGN: Final = re.compile(r"[^\S\r\n]*+(?:=>|[:=]|%(?:25)*3[AaDd])(?:[^\S\r\n]|%20)*")
+_ENCODED_BRACKETS: Final = re.compile(r"(?:%(?:25)*(?:5B|7B)|%20)+", re.IGNORECASE)
 # In a list or an object: brackets, the beginning of a text in quotes, a name, or words to the comma.
 _TOKEN: Final = re.compile(
     r"[\s,]*+(?:(?P<open>[\[{])|(?P<close>[\]}])"
@@ -43,13 +43,13 @@ _TOKEN: Final = re.compile(
 )
 # In a block of YAML: the indentation, a dash, a name.
 _ENTRY: Final = re.compile(
-    r"(?P<indent>[ \t]*+)(?P<dash>(?:-[ \t]++)*+)"
+    r"(?P<indent>[ \t]*+)(?P<dash>(?:-[ \t]++)*)"
     r"""(?:(?P<name>[\w.-]++|"[^"\r\n]*+"|'[^'\r\n]*+'):(?:[ \t]++|(?=\r?$)))?""",
     re.MULTILINE,
 )
 _BLOCK_SCALAR: Final = re.compile(r"[|>][-+0-9]{0,2}[ \t]*+(?:#[^\r\n]*+)?\r?(?:\n|\Z)")
 # `Instance: `, `VALUE = `: a line that says something of its own.
-_TITLED: Final = re.compile(r"\W*+[\w.-]++(?: [\w.-]++){0,3}+\s*?[:=](?:\s|\Z)")
+_TITLED: Final = re.compile(r"\W*+[\w.-]++(?: [\w.-]++){0,3}\s*?[:=](?:\s|\Z)")
 # `Dashboard:` in a block, as people write.
 _TITLE: Final = re.compile(r"[A-Z][a-z]+")
 # What is said of a secret and is none, where one is a list or an object.

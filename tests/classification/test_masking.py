@@ -282,6 +282,11 @@ def test_of_too_much_text_what_does_not_fit_in_any_more_does_not_leave_and_nothi
     assert masking.IN_ALL - 5 * len(long) < len("password=hunter2 " * 120)
 
 
+def test_a_secret_is_found_again_that_was_part_of_a_longer_one():
+    user = "2222222222222A2A2Aa2*222222"
+    assert mask(f"postgres://{user}:x@db", f"the {user} alone").texts == ("postgres:SECRET_1@db", "the SECRET_2 alone")
+
+
 def test_the_version_changes_with_what_is_masked():
     versions = [
         Masking().version,

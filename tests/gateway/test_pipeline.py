@@ -259,7 +259,7 @@ def for_the_bad_one(original, position=1):
         pytest.param(Living, "seen", 1, "known", id="looking up"),
         pytest.param(Rollout, "treatment", 1, "select", id="selecting"),
         pytest.param(ClassificationService, "_verdict", 1, "decide", id="asking"),
-        pytest.param(Rules, "author_severity", 1, "decide", id="the rules"),
+        pytest.param(Rules, "overridden", 1, "decide", id="the rules"),
         pytest.param(Names, "label", 1, "decide", id="building the decision"),
         pytest.param(alerts.Item, "insertions", 0, "inject", id="injecting"),
     ],
