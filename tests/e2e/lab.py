@@ -15,10 +15,11 @@ import contextlib
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,20 @@ async def between_flushes() -> None:
     one tells in that time is followed by a «firing» from the second. And one that is stopped while it tells something
     has not noted it, so the other one tells it again. Both happen with any proxy and with none.
     """
-    await asyncio.sleep((1.5 * EVERY - time.monotonic() % EVERY) % EVERY)
+    await until(EVERY / 2)
+
+
+async def until(moment: float) -> None:
+    """Wait for a moment, seconds after a whole one."""
+    await asyncio.sleep((moment - time.monotonic()) % EVERY)
+
+
+def farthest(moments: Collection[float]) -> float:
+    """Return the moment between two evaluations that is farthest from all of `moments`, each after a whole second."""
+    around = sorted(moments) or [0.0]
+    gaps = [(after - before, before) for before, after in pairwise([*around, around[0] + EVERY])]
+    gap, before = max(gaps)
+    return (before + gap / 2) % EVERY
 
 
 class Sender:
@@ -92,6 +106,11 @@ class Sender:
         self.targets = targets
         self.alerts: dict[str, dict[str, Any]] = {}
         self.lost = 0
+        self._flushed: dict[tuple[str, str], float] = {}
+        """At which moments between two evaluations each target flushes the group of an alert: that at which it came
+        there. A model that took its time, or a busy machine, makes it another at each."""
+        self._failed: set[str] = set()
+        """Targets whose last POST failed: whoever is behind them may begin anew."""
         self._ending: set[str] = set()
         self._ended: set[str] = set()
         self._evaluated = 0
@@ -120,7 +139,8 @@ class Sender:
                 await asyncio.sleep(EVERY - time.monotonic() % EVERY)
                 self._evaluate()
                 await self._send(client, self.alerts)
-                await between_flushes()
+                there = self.firing | self._ending
+                await until(farthest({self._flushed.get((t, n), 0.0) for t in self.targets for n in there}))
                 if over := [name for name in self._ending if self.alerts[name]["startsAt"]]:
                     self._ended.update(over)
                     self._ending.difference_update(over)
@@ -138,17 +158,25 @@ class Sender:
                 alert["endsAt"] = stamp(self.GOOD_FOR)
 
     async def _send(self, client: aiohttp.ClientSession, names: Iterable[str]) -> None:
-        if batch := [self.alerts[name] for name in names]:
-            content = body(*batch)
-            await asyncio.gather(*(self._post(client, target, content) for target in self.targets))
+        if names := tuple(names):
+            content = body(*(self.alerts[name] for name in names))
+            await asyncio.gather(*(self._post(client, target, content, names) for target in self.targets))
 
-    async def _post(self, client: aiohttp.ClientSession, target: str, batch: bytes) -> None:
-        headers = {"Content-Type": "application/json"}
+    async def _post(self, client: aiohttp.ClientSession, target: str, batch: bytes, names: Iterable[str]) -> None:
+        headers, is_lost = {"Content-Type": "application/json"}, True
         try:
             async with client.post(f"{target}/api/v2/alerts", data=batch, headers=headers) as answered:
-                self.lost += answered.status >= 300
+                is_lost = answered.status >= 300
         except (aiohttp.ClientError, TimeoutError):
-            self.lost += 1
+            pass
+        self.lost += is_lost
+        if is_lost:
+            self._failed.add(target)
+            return
+        for name in names:
+            if target in self._failed or (target, name) not in self._flushed:
+                self._flushed[target, name] = time.monotonic() % EVERY
+        self._failed.discard(target)
 
 
 @dataclass
