@@ -55,11 +55,7 @@ async def open_verdicts(settings: Settings, stack: AsyncExitStack) -> VerdictSto
     if url.startswith("sqlite:"):
         from proxy.classification.stores.sqlite import NAME, SqliteVerdicts
 
-        named = url.removeprefix("sqlite:")
-        path = Path(named).parent / NAME if named else settings.storage.path / NAME
-        if named and path == Path(named):
-            raise ConfigError([f"store.url: {NAME} is where the class cache is kept, name another file for decisions"])
-        return await stack.enter_async_context(SqliteVerdicts(path))
+        return await stack.enter_async_context(SqliteVerdicts(_beside(settings, NAME, "the class cache")))
     from proxy.classification.stores.redis import RedisVerdicts
 
     verdicts = RedisVerdicts(
@@ -76,17 +72,22 @@ async def open_spending(settings: Settings, stack: AsyncExitStack) -> SpendingSt
     if url.startswith("sqlite:"):
         from proxy.classification.stores.sqlite_spending import NAME, SqliteSpending
 
-        named = url.removeprefix("sqlite:")
-        path = Path(named).parent / NAME if named else settings.storage.path / NAME
-        if named and path == Path(named):
-            raise ConfigError([f"store.url: {NAME} is where spending is kept, name another file for decisions"])
-        return await stack.enter_async_context(SqliteSpending(path))
+        return await stack.enter_async_context(SqliteSpending(_beside(settings, NAME, "spending")))
     from proxy.classification.stores.redis_spending import RedisSpending
 
     spending = RedisSpending(
         _servers(settings), prefix=settings.store.prefix, timeout=settings.store.timeout.total_seconds()
     )
     return await stack.enter_async_context(spending)
+
+
+def _beside(settings: Settings, name: str, what: str) -> Path:
+    """Return the file `name` beside that of the decisions. Raises ConfigError where it is that of the decisions."""
+    named = settings.store.url.removeprefix("sqlite:")
+    path = Path(named).parent / name if named else settings.storage.path / name
+    if named and path == Path(named):
+        raise ConfigError([f"store.url: {name} is where {what} is kept, name another file for decisions"])
+    return path
 
 
 def _servers(settings: Settings) -> Topology:
