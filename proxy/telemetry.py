@@ -129,6 +129,12 @@ class Metrics:
             ["priority"],
             registry=registry,
         )
+        self.batched_verdicts = Counter(
+            "aiproxy_model_batched_verdicts_total",
+            "Alerts that shared a call with others, by what became of their verdicts.",
+            ["outcome"],
+            registry=registry,
+        )
         self.budget_limit = Gauge("aiproxy_budget_limit", "The cap of a UTC day, by unit.", ["unit"], registry=registry)
         self.budget_spent = Gauge(
             "aiproxy_budget_spent",

@@ -64,6 +64,15 @@ class Drip:
 
 
 @dataclass(frozen=True)
+class Paced:
+    """A good answer that begins `after` that many seconds, and goes on for `lasting` more, as a model writes."""
+
+    text: str
+    after: float
+    lasting: float
+
+
+@dataclass(frozen=True)
 class Pause:
     """An answer that stops before `stop`, a part of its text, until `release` is set."""
 
@@ -122,7 +131,9 @@ class Slow:
     after: float
 
 
-Answer = Text | Status | Hang | Drip | Pause | Reset | ResetAfter | Huge | Zipped | Html | Nothing | Empty | Slow
+Answer = (
+    Text | Status | Hang | Drip | Paced | Pause | Reset | ResetAfter | Huge | Zipped | Html | Nothing | Empty | Slow
+)
 
 
 def verdict(**members: object) -> Text:
@@ -285,6 +296,14 @@ async def _play(answer: Answer, http: web.Request, request: Request, wire: Wire)
             for byte in b"".join(_frames(Said(text), request, wire)):
                 await response.write(bytes([byte]))
                 await asyncio.sleep(every)
+            return response
+        case Paced(text, after, lasting):
+            frames = _frames(Said(text), request, wire)
+            await asyncio.sleep(after if request.streamed else after + lasting)
+            response = await _begun(http, request, wire)
+            for frame in frames:
+                await response.write(frame)
+                await asyncio.sleep(lasting / len(frames) if request.streamed else 0)
             return response
         case Pause(text, stop, release):
             response = await _begun(http, request, wire)

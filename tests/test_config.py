@@ -111,6 +111,7 @@ def test_every_setting_can_be_given_in_the_file():
             "cache_ttl": "7d",
             "enable_fallback": False,
             "concurrency": 64,
+            "batch_size": 20,
             "max_tokens": 50,
             "object_labels": ["pod", "shard"],
             "min_confidence": "medium",

@@ -62,7 +62,7 @@ class Watched:
     def _restart(self) -> None:
         self.restarts += 1
 
-    def _used(self, model: int, usage: Usage) -> None:
+    def _used(self, model: int, usage: Usage, _alerts: int) -> None:
         self.usage.append((model, usage))
 
     async def reach(self, state: WorkerState) -> None:

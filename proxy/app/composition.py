@@ -26,7 +26,7 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
-from proxy.app.model import ChosenModel, priority_of
+from proxy.app.model import ChosenModel, priority_of, said_by_rules
 from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.rules import CurrentRules, chosen_rules
@@ -144,7 +144,13 @@ async def build(
         )
 
         prompts = chosen_prompts(settings)
-        the_model = ChosenModel(settings, prompts, metrics, priority=partial(priority_of, rules))
+        the_model = ChosenModel(
+            settings,
+            prompts,
+            metrics,
+            priority=partial(priority_of, rules),
+            holds=partial(said_by_rules, rules),
+        )
         await the_model.open(model, stack)
         budget = settings.enrichment.budget.total_seconds()
         allowance = WaitingAllowance(2 * budget)

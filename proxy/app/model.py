@@ -13,8 +13,8 @@ from proxy import classifiers
 from proxy.alert import Alert
 from proxy.app.spending import chosen_budget, price_of
 from proxy.classification.breaker import BreakerState, CircuitBreaker, Limits
-from proxy.classification.chain import Chain, Link
-from proxy.classification.classification import Severity
+from proxy.classification.chain import BATCHED, Batching, Chain, Link
+from proxy.classification.classification import Classification, Severity
 from proxy.classification.classifier import Classifier
 from proxy.classification.prompts import Prompts
 from proxy.classification.queue import Priority
@@ -44,11 +44,14 @@ class ChosenModel:
         metrics: Metrics,
         *,
         priority: Callable[[Alert], Priority] = lambda _: Priority.NORMAL,
+        holds: Callable[[Alert, Classification], bool] = lambda _alert, _verdict: False,
     ) -> None:
-        """`priority` says which alerts are asked about first."""
+        """`priority` says which alerts are asked about first, `holds` which verdicts may be used that come from a call
+        about several alerts."""
         self._settings = settings
         self._llm = settings.llm
         self._priority = priority
+        self._holds = holds
         self.budget: Budget | None = None
         """None: no caps."""
         self.savings = Savings(metrics.saved)
@@ -164,6 +167,7 @@ class ChosenModel:
             timeout=self._llm.timeout,
             concurrency=self._llm.concurrency,
             priority=self._priority,
+            batching=self._batching(),
             on_attempt=self._attempted,
             on_drop=lambda priority: self._metrics.calls_dropped.labels(priority.name.lower()).inc(),
         )
@@ -174,15 +178,30 @@ class ChosenModel:
         self._metrics.calls_running.set_function(lambda: chain.running)
         return chain
 
+    def _batching(self) -> Batching | None:
+        """Return how alerts share calls; None when each has its own, as those have that a classifier of the user's own
+        is asked about."""
+        size = self._llm.batch_size
+        if size == 1 or self._worker is None or any(one.provider == classifiers.PROVIDER for one in self._llm.models):
+            return None
+        for outcome in BATCHED:
+            self._metrics.batched_verdicts.labels(outcome)
+        return Batching(
+            size,
+            kind=lambda _: True,
+            holds=self._holds,
+            on_verdict=lambda outcome: self._metrics.batched_verdicts.labels(outcome).inc(),
+        )
+
     def _attempted(self, model: int, outcome: str, seconds: float) -> None:
         self._metrics.model_attempts.labels(self._providers[model], outcome).observe(seconds)
 
     def _affordable(self, model: int) -> bool:
         return self.budget is None or self.budget.affords(model)
 
-    def _count(self, model: int, usage: Usage) -> None:
+    def _count(self, model: int, usage: Usage, alerts: int = 1) -> None:
         self._used[model] += usage
-        self.savings.made(usage)
+        self.savings.made(usage, alerts)
         self._metrics.used(
             self._providers[model],
             requests=usage.requests,
@@ -251,3 +270,13 @@ def _state_of(breaker: CircuitBreaker) -> float:
 def priority_of(rules: Rulebook, alert: Alert) -> Priority:
     """Return whether `alert` is asked about before others: its author calls it critical."""
     return Priority.CRITICAL if rules.author_severity(alert) is Severity.CRITICAL else Priority.NORMAL
+
+
+def said_by_rules(rules: Rulebook, alert: Alert, verdict: Classification) -> bool:
+    """Return whether a verdict has the labels that `alert` would have without a model.
+
+    A verdict from a call about several alerts is used as far as that: an alert that talks a model into something could
+    else choose its neighbours' labels.
+    """
+    ruled = rules.classify(alert)
+    return (verdict.severity, verdict.category) == (ruled.severity, ruled.category)

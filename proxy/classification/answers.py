@@ -172,6 +172,7 @@ def _first_object(text: str) -> dict[str, object]:
 _BEGIN = re.compile(r'\{[ \t\n\r]*(?=")')
 _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 _AFTER = re.compile(r"[ \t\n\r]*(?:(,)[ \t\n\r]*|(\}))?")
+_AFTER_ONE = re.compile(r"[ \t\n\r]*(?:(,)[ \t\n\r]*|(\]))?")
 
 
 def leading(text: str) -> dict[str, object] | None:
@@ -207,6 +208,35 @@ def leading(text: str) -> dict[str, object] | None:
             return members if after[2] or after.end() == len(text) else None
         at = after.end()
     return members
+
+
+_LIST = re.compile(r"\[[ \t\n\r]*(?=\{)")
+
+
+def objects(text: str) -> list[dict[str, object]]:
+    """Return the objects that have arrived whole of the first list of objects in `text`, which may break off.
+
+    Raises ClassifierInvalidAnswer when there is no such list, or when it is broken where the text does not end.
+    """
+    text = text[:TEXT_LIMIT].rstrip(" \t\n\r")
+    if (begin := _LIST.search(text)) is None:
+        raise ClassifierInvalidAnswer("no list of objects")
+    found: list[dict[str, object]] = []
+    at = begin.end()
+    while text.startswith("{", at):
+        try:
+            one, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            if at + 1 == len(text) or leading(text[at:]) is not None:
+                return found  # it breaks off
+            break
+        found.append(one)
+        after = _AFTER_ONE.match(text, end)
+        assert after is not None  # noqa: S101 - it may match nothing
+        if after[2] or after.end() == len(text):
+            return found
+        at = after.end()
+    raise ClassifierInvalidAnswer("a broken list")
 
 
 # What would make a text more than words in a chat, a mail or a browser, in the order of removal. Of a link, the words

@@ -17,22 +17,25 @@ What counts for a model's breaker:
 
 Calls wait for a place here (see `queue`), and not in the classifiers: a turn begins with its place, so a queue of our
 own never looks like a slow model.
+
+Where one call may be about several alerts, whoever has no verdict that holds after it is asked about alone, in a call
+of its own. So is everybody when it fails in a way that one of them may be the reason of, or their number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 
 from proxy.alert import Alert
 from proxy.classification.breaker import CircuitBreaker, Permit
 from proxy.classification.classification import Classification
-from proxy.classification.classifier import Classifier, Early, unheard
-from proxy.classification.queue import Places, Priority
+from proxy.classification.classifier import BatchClassifier, Classifier, Early, unheard
+from proxy.classification.queue import Places, Priority, Question
 from proxy.errors import (
     ClassifierError,
     ClassifierInvalidAnswer,
@@ -61,6 +64,8 @@ _NEXT: Final = (
     ClassifierOverBudget,
 )
 _FAILURES: Final = (ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited)
+_ALONE: Final = (ClassifierTimeout, ClassifierRejected, ClassifierInvalidAnswer, ClassifierOverBudget)
+"""Failures that may be due to one of the alerts in a call, or to how many they are."""
 
 
 @dataclass(slots=True)
@@ -82,6 +87,37 @@ class Link:
         return self.breaker.ready and self.affordable()
 
 
+BATCHED: Final = ("holds", "differs", "missing", "failed")
+"""What became of an alert that shared a call. Its verdict holds; or it is asked about alone, because its verdict is not
+one that may be used, because there is none, or because the call failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How several alerts may share a call."""
+
+    size: int
+    """So many at most."""
+    kind: Callable[[Alert], Hashable]
+    """Those alone of which it says the same may share a call."""
+    holds: Callable[[Alert, Classification], bool]
+    """Whether a verdict from such a call may be used. One of the alerts may have had a say in the others'."""
+    on_verdict: Callable[[str], None] = lambda _: None
+    """Hears of each alert that shared a call, one of BATCHED."""
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Of one alert, what a caller wants."""
+
+    alert: Alert
+    early: Early
+    seconds: float | None
+
+
+_Question = Question[_About, Classification]
+
+
 class Chain:
     """A Classifier that asks an ordered list of others."""
 
@@ -92,13 +128,15 @@ class Chain:
         timeout: timedelta,
         concurrency: int,
         priority: Callable[[Alert], Priority] = lambda _: Priority.NORMAL,
+        batching: Batching | None = None,
         on_attempt: Callable[[int, str, float], None] = lambda _model, _outcome, _seconds: None,
         on_drop: Callable[[Priority], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`timeout` is for all attempts of a call together, and begins when it has one of `concurrency` places.
 
-        `priority` says whose turn comes first; `on_drop` hears of each call that is turned away because too many wait.
+        `priority` says whose turn comes first. With `batching` all links have BatchClassifiers. `on_drop` hears of each
+        call that is turned away because too many wait.
         `on_attempt` hears which model was asked, by its position, how that ended (`ok`, the reason of a
         ClassifierError, `bug`, `cancelled`), and after how many seconds.
         """
@@ -107,7 +145,10 @@ class Chain:
         self._on_attempt = on_attempt
         self._monotonic = monotonic
         self._priority = priority
-        self._places = Places(concurrency, on_drop=on_drop)
+        self._batching = batching
+        self._places = Places[_About, Classification](
+            concurrency, self._serve, together=batching.size if batching else 1, on_drop=on_drop
+        )
 
     @property
     def waiting(self) -> int:
@@ -130,11 +171,40 @@ class Chain:
         """
         if not any(link.ready for link in self._links):
             raise self._none_ready()
-        async with self._places.place(self._priority(alert), alert.name):
-            return await self._first_verdict(alert, early, seconds)
+        kind = self._batching.kind(alert) if self._batching else None
+        about = _About(alert, early, seconds)
+        return await self._places.answer(Question(about, self._priority(alert), alert.name, kind))
 
-    async def _first_verdict(self, alert: Alert, early: Early, seconds: float | None) -> Classification:
-        ends = self._monotonic() + (self._timeout if seconds is None else min(self._timeout, seconds))
+    async def _serve(self, questions: Sequence[_Question]) -> None:
+        if self._batching is not None and len(questions) > 1:
+            await self._serve_together(questions, self._batching)
+            return
+        [question] = questions
+        [verdict] = await self._first_verdicts([question.subject])
+        if verdict is not None and not question.answer.done():
+            question.answer.set_result(verdict)
+
+    async def _serve_together(self, questions: Sequence[_Question], batching: Batching) -> None:
+        try:
+            verdicts = await self._first_verdicts([question.subject for question in questions])
+        except _ALONE:
+            for question in questions:
+                batching.on_verdict("failed")
+                self._places.alone(question)
+            return
+        for question, verdict in zip(questions, verdicts, strict=True):
+            if verdict is not None and batching.holds(question.subject.alert, verdict):
+                batching.on_verdict("holds")
+                if not question.answer.done():
+                    question.answer.set_result(verdict)
+            else:
+                batching.on_verdict("missing" if verdict is None else "differs")
+                self._places.alone(question)
+
+    async def _first_verdicts(self, abouts: Sequence[_About]) -> Sequence[Classification | None]:
+        """Return what the first model says that says something. Of several alerts some may have no verdict."""
+        own = [about.seconds for about in abouts if about.seconds is not None]
+        ends = self._monotonic() + min([self._timeout, *own])
         failure: ClassifierError | None = None
         for n, link in enumerate(self._links):
             left = ends - self._monotonic()
@@ -147,8 +217,10 @@ class Chain:
             # time for an answer, and one that fails at once leaves it all of its own.
             share = left / (others + 1)
             try:
-                return await self._attempt(n, permit, alert, early, share, 0 if others else GRACE)
+                return await self._attempt(n, permit, abouts, share, 0 if others else GRACE)
             except _NEXT as exc:
+                if len(abouts) > 1 and isinstance(exc, _ALONE):
+                    raise
                 # That one has nothing to say does not hide that another failed.
                 if failure is None or not isinstance(exc, ClassifierUndecided):
                     failure = exc
@@ -161,22 +233,23 @@ class Chain:
         return ClassifierOpen("not asked for a while, after too many failures")
 
     async def _attempt(
-        self, n: int, permit: Permit, alert: Alert, early: Early, seconds: float, grace: float
-    ) -> Classification:
+        self, n: int, permit: Permit, abouts: Sequence[_About], seconds: float, grace: float
+    ) -> Sequence[Classification | None]:
         link = self._links[n]
         begun, outcome = self._monotonic(), "bug"
-        heard = _Heard(early)
+        heard = _Heard(abouts[0].early)
         try:
             async with asyncio.timeout(seconds + grace):
-                verdict = await link.classifier.classify(alert, heard, seconds)
+                verdicts = await _asked(link.classifier, abouts, heard, seconds)
         except (TimeoutError, ClassifierError) as exc:
             error = exc if isinstance(exc, ClassifierError) else ClassifierTimeout("no answer in time")
             outcome = error.reason
             if not isinstance(error, ClassifierOverBudget):  # then there was no call
-                link.last_error = f"{error.reason}: {error}"  # before the breaker opens, and somebody asks why
-            _judge(permit, error, alert, self._monotonic() - begun)
+                among = f", asked about {len(abouts)} alerts at once" if len(abouts) > 1 else ""
+                link.last_error = f"{error.reason}: {error}{among}"  # before the breaker opens, and somebody asks why
+            _judge(permit, error, abouts, self._monotonic() - begun)
             if heard.verdict is not None:
-                return replace(heard.verdict, summary="", recommendations=())
+                return [replace(heard.verdict, summary="", recommendations=())]
             raise error from None
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -185,11 +258,19 @@ class Chain:
             outcome = "ok"
             link.last_error = ""
             permit.succeeded(self._monotonic() - begun)
-            return verdict
+            return verdicts
         finally:
             heard.end()
             self._on_attempt(n, outcome, self._monotonic() - begun)
             permit.abandoned()  # without effect unless the call was cancelled, or met a bug
+
+
+async def _asked(
+    classifier: Classifier, abouts: Sequence[_About], early: Early, seconds: float
+) -> Sequence[Classification | None]:
+    if len(abouts) == 1:
+        return [await classifier.classify(abouts[0].alert, early, seconds)]
+    return await cast("BatchClassifier", classifier).classify_together([about.alert for about in abouts], seconds)
 
 
 class _Heard:
@@ -210,11 +291,13 @@ class _Heard:
         self._ended = True
 
 
-def _judge(permit: Permit, error: ClassifierError, alert: Alert, seconds: float) -> None:
+def _judge(permit: Permit, error: ClassifierError, abouts: Sequence[_About], seconds: float) -> None:
     """Tell the breaker what `error` means for it; see the module."""
     match error:
+        case ClassifierRejected() if len(abouts) > 1:
+            permit.abandoned()  # they are asked about alone now, and tell more
         case ClassifierRejected():
-            permit.failed(seconds, subject=alert.labels.get("alertname", ""))
+            permit.failed(seconds, subject=abouts[0].alert.labels.get("alertname", ""))
         case ClassifierInvalidAnswer() | ClassifierUndecided():
             permit.succeeded(seconds)
         case _ if isinstance(error, _FAILURES):

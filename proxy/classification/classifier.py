@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.alert import Alert
@@ -27,5 +27,18 @@ class Classifier(Protocol):
         Bounded in time by the classifier itself, and by `seconds` if that is less: nobody waits any longer, so what
         would take longer is not begun. Raises ClassifierError, and nothing else on purpose.
         Cancelling it gives the call up.
+        """
+        ...
+
+
+class BatchClassifier(Classifier, Protocol):
+    """A Classifier that can be asked about several alerts at once."""
+
+    async def classify_together(
+        self, alerts: Sequence[Alert], seconds: float | None = None
+    ) -> Sequence[Classification | None]:
+        """Return the verdict on each of `alerts`, None for those that are to be asked alone.
+
+        They have different names. Otherwise as `classify`; nothing is told early.
         """
         ...

@@ -1,4 +1,4 @@
-"""What the class cache saves: the calls that were not made, at what a call takes on average."""
+"""What the class cache saves: the calls that were not made, at what a call takes on average, for each class in it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Savings:
         self.tokens = 0.0
         self.usd = 0.0
 
-    def made(self, usage: Usage) -> None:
-        """A call took so much. One of which that is not known says nothing of others."""
+    def made(self, usage: Usage, classes: int = 1) -> None:
+        """A call about so many classes took so much. One of which that is not known says nothing of others."""
         tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
         if not tokens:
             return
-        self._made += 1
+        self._made += classes
         self._tokens += tokens
         self._usd += usage.cost_usd or 0.0
         unpriced, self._unpriced = self._unpriced, 0

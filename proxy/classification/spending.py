@@ -80,13 +80,17 @@ class SpendingStore(Protocol):
 class Hold:
     """What is reserved for one call. The first `settle` counts, and only that."""
 
-    __slots__ = ("_budget", "amounts", "day", "estimate", "is_open", "model", "size")
+    __slots__ = ("_budget", "alerts", "amounts", "day", "estimate", "is_open", "model", "size")
 
-    def __init__(self, budget: Budget, model: int, size: int, day: int, estimate: Amounts, amounts: Amounts) -> None:
+    def __init__(
+        self, budget: Budget, model: int, size: int, alerts: int, day: int, estimate: Amounts, amounts: Amounts
+    ) -> None:
         self._budget = budget
         self.model = model
         self.size = size
         """Of its prompt, in bytes."""
+        self.alerts = alerts
+        """How many it is about."""
         self.day = day
         self.estimate = estimate
         self.amounts = amounts
@@ -95,7 +99,7 @@ class Hold:
 
     def settle(self, usage: Usage | None, outcome: str) -> None:
         """The call ended, `ok` or with the reason of a ClassifierError. None: nobody said what it took."""
-        self._close(self._budget.tariff.counted(self.model, self.size, usage, outcome))
+        self._close(self._budget.tariff.counted(self.model, self.size, usage, outcome, self.alerts))
 
     def release(self) -> None:
         """The call was not made."""
@@ -182,9 +186,12 @@ class Budget:
         """Return the error of a call that is not to be made."""
         return ClassifierOverBudget("what may be spent by now is spent")
 
-    async def reserve(self, model: int, size: int) -> Hold:
-        """Return what a call of `model` with a prompt of `size` bytes may take. Raises ClassifierOverBudget."""
-        estimate = self.tariff.estimate(model, size)
+    async def reserve(self, model: int, size: int, alerts: int = 1) -> Hold:
+        """Return what a call of `model` with a prompt of `size` bytes about so many alerts may take.
+
+        Raises ClassifierOverBudget.
+        """
+        estimate = self.tariff.estimate(model, size, alerts)
         while True:
             self._roll()
             day, wanted = self._day, self._needed(estimate)
@@ -198,7 +205,7 @@ class Budget:
             if self._free.covers(needed):
                 self._free -= needed
                 self._asked += estimate
-                return Hold(self, model, size, self._day, estimate, needed)
+                return Hold(self, model, size, alerts, self._day, estimate, needed)
             # Else midnight came in between, and there is more; or what others spent meanwhile makes it take more.
             if self._day == day and wanted.covers(needed):
                 self._block(needed)

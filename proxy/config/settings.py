@@ -310,6 +310,11 @@ class Llm(Section):
         "is forwarded bare, and stays bare for its life.",
     )
     concurrency: Annotated[int, Between(1, 64)] = setting(default=4, description="How many calls run at once.")
+    batch_size: Annotated[int, Between(1, 20)] = setting(
+        default=1,
+        description="How many alerts of different names may share a call, when several wait. Saves calls, and some "
+        "tokens; labels come later, since they are not known before the whole answer is.",
+    )
     max_tokens: Annotated[int, Between(50, 4000)] = setting(default=400, description="The longest answer, in tokens.")
     labels: tuple[str, ...] = setting(
         default=("*",), description="Names of the labels that the model is shown. `*`: all of them."
@@ -465,6 +470,11 @@ class Settings(Section):
             )
         if why := per_proxy(self.llm.budget, self.store.url, self.alertmanager.replicas):
             yield Remark(("llm.budget.usd_per_day", "llm.budget.tokens_per_day", "store.url"), why)
+        if self.llm.batch_size > 1 and any(one.provider == "classifier" for one in self.llm.models):
+            yield Remark(
+                ("llm.batch_size", "llm.provider", "llm.fallbacks"),
+                "llm.batch_size has no effect: a classifier of your own is asked about one alert at a time",
+            )
         slow = self.llm.circuit_breaker.slow_call
         if slow is not None and slow >= self.llm.timeout:
             yield Remark(

@@ -3,52 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
+from crowds import CRITICAL, NORMAL, Crowd, settled, turned_away
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.classification.queue import Places, Priority
+from proxy.classification.queue import Places, Priority, Question
 from proxy.errors import ClassifierBusy
-
-CRITICAL, NORMAL = Priority.CRITICAL, Priority.NORMAL
-
-
-class Crowd:
-    """Calls that want a place, and keep it until they are told to leave."""
-
-    def __init__(self, places: int = 1, limit: int = 1000) -> None:
-        self.dropped: list[Priority] = []
-        self.places = Places(places, limit=limit, on_drop=self.dropped.append)
-        self.order: list[str] = []
-        """Who got a place, in turn."""
-        self._leave: dict[str, asyncio.Event] = {}
-        self.calls: dict[str, asyncio.Task[None]] = {}
-
-    def come(self, who: str, priority: Priority = NORMAL, name: str = "") -> None:
-        self._leave[who] = asyncio.Event()
-        self.calls[who] = asyncio.create_task(self._call(who, priority, name or who))
-
-    async def _call(self, who: str, priority: Priority, name: str) -> None:
-        async with self.places.place(priority, name):
-            self.order.append(who)
-            await self._leave[who].wait()
-
-    def leave(self, who: str) -> None:
-        self._leave[who].set()
-
-    async def everyone_leaves(self) -> list[str]:
-        """Return in which order they had places, once all have had one."""
-        for event in self._leave.values():
-            event.set()
-        await asyncio.gather(*self.calls.values(), return_exceptions=True)
-        return self.order
-
-
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def test_one_name_with_a_thousand_classes_does_not_keep_others_waiting():
@@ -79,11 +43,6 @@ async def test_what_its_author_calls_critical_comes_first():
         crowd.come(who, priority)
     await settled()
     assert await crowd.everyone_leaves() == ["first", "critical", "too", "normal"]
-
-
-async def turned_away(crowd: Crowd) -> list[str]:
-    await settled()
-    return [who for who, call in crowd.calls.items() if call.done() and isinstance(call.exception(), ClassifierBusy)]
 
 
 async def test_when_too_many_wait_the_oldest_goes_and_who_comes_enters():
@@ -179,7 +138,7 @@ class Queue(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.dropped = 0
-        self.places = Places(self.PLACES, limit=self.LIMIT, on_drop=self._drop)
+        self.places = Places[int, None](self.PLACES, self._serve, limit=self.LIMIT, on_drop=self._drop)
         self.numbers = 0
         self.kinds: dict[int, tuple[Priority, str]] = {}
         self.leave: dict[int, asyncio.Event] = {}
@@ -192,14 +151,20 @@ class Queue(RuleBasedStateMachine):
         self.dropped += 1
 
     async def _call(self, number: int) -> None:
-        async with self.places.place(*self.kinds[number]):
-            self.inside.append(number)
-            self.served.append(number)
-            assert len(self.inside) <= self.PLACES
-            try:
-                await self.leave[number].wait()
-            finally:
-                self.inside.remove(number)
+        priority, name = self.kinds[number]
+        await self.places.answer(Question(number, priority, name, "any"))
+
+    async def _serve(self, questions: Sequence[Question[int, None]]) -> None:
+        [question] = questions
+        number = question.subject
+        self.inside.append(number)
+        self.served.append(number)
+        assert len(self.inside) <= self.PLACES
+        try:
+            await self.leave[number].wait()
+        finally:
+            self.inside.remove(number)
+        question.answer.set_result(None)
 
     @property
     def waiting(self) -> list[int]:

@@ -26,6 +26,14 @@ def test_a_call_that_was_not_made_is_worth_the_mean_of_those_that_were():
     assert told == [(1400, pytest.approx(0.03)), (pytest.approx(4600 / 3), pytest.approx(0.01))]
 
 
+def test_a_call_about_several_counts_for_each_of_them():
+    savings = Savings()
+    savings.made(Usage(1, 800, 200), 5)
+    savings.made(Usage(1, 480, 20))
+    savings.saved(1)
+    assert savings.tokens == 1500 / 6
+
+
 def test_what_was_saved_before_the_first_call_is_counted_with_it():
     savings = Savings()
     savings.saved(3)

@@ -10,13 +10,15 @@ import pytest
 from spending import MAX_TOKENS, Clock, MemoryStore, a_budget
 from workers import ALERT, FakeProcess, a_model, children, config
 
+from proxy.alert import Alert
+from proxy.classification.batches import batch
 from proxy.classification.pacing import Amounts
 from proxy.classification.prompts import Prompts
 from proxy.classification.spending import Budget
 from proxy.classification.usage import Usage
 from proxy.classification.worker import client
 from proxy.classification.worker.client import ModelWorker, WorkerState
-from proxy.classification.worker.protocol import Answered, Ask, Cancel, Failed, Labelled, Message, Ready
+from proxy.classification.worker.protocol import Answered, AnsweredAll, Ask, Cancel, Failed, Labelled, Message, Ready
 from proxy.errors import ClassifierError, ClassifierOverBudget, ClassifierRejected, ClassifierUnavailable
 
 MEMBERS = {"severity": "info", "category": "storage", "confidence": "high", "summary": "x", "recommendations": []}
@@ -177,3 +179,19 @@ async def test_a_child_that_is_lost_while_the_store_is_asked_gets_no_call(monkey
             await call
     assert (budget.spent(), budget._asked) == (Amounts(), Amounts())
     assert not any(isinstance(message, Ask) for message in child.heard)
+
+
+async def test_a_call_about_several_reserves_an_answer_for_each(monkeypatch, budget):
+    alerts = [Alert({"alertname": name}) for name in "ABC"]
+    size = sum(len(one["content"].encode()) for one in batch([Prompts().render(alert) for alert in alerts]).messages)
+    held: list[int | None] = []
+
+    def answer(ask: Ask) -> Sequence[Message]:
+        held.append(budget.spent().tokens)
+        return [AnsweredAll(ask.call, [MEMBERS, None, MEMBERS], Usage(1))]
+
+    async with asking(monkeypatch, budget, Child(answer)) as worker:
+        found = await worker.ask_together(0, alerts)
+    assert [verdict is not None for verdict in found] == [True, False, True]
+    assert held == [-(-size // 3) + 3 * MAX_TOKENS]
+    assert budget.spent().tokens == held[0], "nothing was counted, so the estimate is"

@@ -100,6 +100,14 @@ async def test_a_classifier_that_fails_costs_its_verdict_alone(classifier, insta
     assert SECRET_WORDS not in said
 
 
+async def test_a_classifier_is_asked_about_one_alert_at_a_time(installed):
+    async with asking("rogue", llm__batch_size="5", enrichment__budget="5s", llm__timeout="5s") as proxy:
+        sent = [posted(name, begun=3600, ends=7200, severity="info") for name in ("Good", "PrintsSecrets")]
+        for one, got in zip(sent, await proxy.post(*sent), strict=True):
+            assert added(one, got).annotations["ai_source"] == "llm"
+        assert "aiproxy_model_batched_verdicts_total{" not in await proxy.get("/metrics")
+
+
 async def test_a_classifier_that_takes_its_process_with_it_costs_no_alert_and_no_time(installed, monkeypatch):
     monkeypatch.setattr(client, "_GRACE", 0.5)
 

@@ -34,7 +34,7 @@ async def test_a_real_provider_gives_a_verdict(provider: str, model: str, variab
     config = ModelConfig([chosen], timedelta(seconds=60), max_retries=1, max_tokens=400, stream=stream, withheld=())
     used: list[Usage] = []
     early: list[Classification] = []
-    async with ModelWorker(config, on_usage=lambda _, usage: used.append(usage)) as worker:
+    async with ModelWorker(config, on_usage=lambda _, usage, __: used.append(usage)) as worker:
         found = await worker.classifier(0).classify(ALERT, early.append)
     assert found.summary
     assert used[0].prompt_tokens

@@ -9,24 +9,28 @@ Four things lead to another request. They share the deadline, and the first two 
 - an answer that is no verdict: once more, saying so, with the retries that are left.
 
 Labels that were told early hold, whatever becomes of the rest of the answer.
+
+A question about several alerts (see `batches`) is neither streamed nor asked again for an answer that is no verdict:
+whoever has none is asked about alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import backoff
 
-from proxy.classification import answers
+from proxy.classification import answers, batches
 from proxy.classification.classification import Classification
 from proxy.classification.classifier import Early, unheard
 from proxy.classification.usage import NO_USAGE, Usage
-from proxy.errors import ClassifierError, ClassifierInvalidAnswer, ClassifierTimeout
+from proxy.errors import ClassifierError, ClassifierInvalidAnswer, ClassifierRejected, ClassifierTimeout
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -94,6 +98,14 @@ class Completion(Protocol):
 
 
 @dataclass(slots=True)
+class _Forms:
+    """What is known about the forms of a provider, for one kind of question."""
+
+    first: int = 0
+    """The place of the first one that was not refused."""
+
+
+@dataclass(slots=True)
 class Tally:
     """What a call has used so far, whether or not it comes to an end."""
 
@@ -111,10 +123,12 @@ class Asker:
         max_retries: int,
         stream: bool = False,
         forms: Sequence[Form] = tuple(Form),
+        together: Callable[[int], Completion] | None = None,
         on_streaming: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`model` is the name the verdicts carry; `forms` are tried in their order.
+        """`model` is the name the verdicts carry; `forms` are tried in their order. `together` returns what asks about
+        so many alerts at once; None: nothing does.
 
         `on_streaming` hears False when streaming is given up for a while, and True when it works again; `clock`
         (seconds) times the while.
@@ -123,8 +137,8 @@ class Asker:
         self.model = model
         self.max_retries = max_retries
         self.forms = forms
-        self.form = 0
-        """Of `forms`, the first one that the provider did not refuse."""
+        self._together = together
+        self._alone_in, self._together_in = _Forms(), _Forms()
         self.breaks = 0
         """How often streams broke; those that break together count once."""
         self._stream = stream
@@ -163,29 +177,68 @@ class Asker:
         self, messages: Messages, seconds: float, early: Early = unheard, tally: Tally | None = None
     ) -> Classification:
         """Return the model's verdict within `seconds`, or raise ClassifierError. `early` is as the port has it."""
-        call = _Call(self, asyncio.get_running_loop().time() + seconds, early, tally or Tally())
+        call = _Call(self, self.complete, self._alone_in, seconds, tally or Tally(), early, streams=self.streams)
         try:
-            async with asyncio.timeout(seconds):
+            async with _within(seconds):
                 return call.held(await call.verdict(messages))
-        except TimeoutError:
-            error: ClassifierError = ClassifierTimeout("no answer in time")
-        except CompletionFailed as failed:
-            error = failed.error
-        except ClassifierInvalidAnswer as invalid:
-            error = invalid
-        if call.told is not None:
-            return call.told
-        raise error
+        except ClassifierError:
+            if call.told is not None:
+                return call.told
+            raise
+
+    async def ask_together(
+        self, messages: Messages, names: Sequence[str], seconds: float, tally: Tally | None = None
+    ) -> list[Classification | None]:
+        """Return the model's verdict on each of the alerts with these `names`, None for one without, within `seconds`.
+
+        Raises ClassifierError.
+        """
+        if self._together is None:
+            raise ClassifierRejected("it is asked about one alert at a time")
+        call = _Call(self, self._together(len(names)), self._together_in, seconds, tally or Tally())
+        async with _within(seconds):
+            text = await call.text(messages)
+        return [self._checked(members) for members in batches.parse(text, names)]
+
+    def _checked(self, members: Mapping[str, object] | None) -> Classification | None:
+        try:
+            return None if members is None else answers.verdict(members, self.model)
+        except ClassifierInvalidAnswer:
+            return None
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """Bound what is asked in the block. Raises ClassifierError alone."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ClassifierTimeout("no answer in time") from None
+    except CompletionFailed as failed:
+        raise failed.error from None
 
 
 class _Call:
-    def __init__(self, asker: Asker, ends: float, early: Early, tally: Tally) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        complete: Completion,
+        forms: _Forms,
+        seconds: float,
+        tally: Tally,
+        early: Early = unheard,
+        *,
+        streams: bool = False,
+    ) -> None:
         self._asker = asker
-        self._ends = ends
+        self._complete = complete
+        self._forms = forms
+        self._ends = asyncio.get_running_loop().time() + seconds
         self._early = early
         self._tally = tally
-        self._form = asker.form
-        self._streams = asker.streams
+        self._form = forms.first
+        self._streams = streams
         self._retries = asker.max_retries
         self.told: Classification | None = None
         """What was told early."""
@@ -199,7 +252,7 @@ class _Call:
         return found if same else told
 
     async def verdict(self, messages: Messages) -> Classification:
-        text = await self._text(messages)
+        text = await self.text(messages)
         try:
             return answers.parse(text, self._asker.model)
         except ClassifierInvalidAnswer:
@@ -207,9 +260,9 @@ class _Call:
                 raise
             said = {"role": "assistant", "content": text or "(nothing)"}  # providers refuse empty messages
             again = [*messages, said, {"role": "user", "content": _REMINDER}]
-            return answers.parse(await self._text(again), self._asker.model)
+            return answers.parse(await self.text(again), self._asker.model)
 
-    async def _text(self, messages: Messages) -> str:
+    async def text(self, messages: Messages) -> str:
         # No logger: backoff would log the arguments, which hold the prompt. No jitter: `_waits` has its own.
         persistent = backoff.on_exception(
             _waits,  # type: ignore[arg-type] # backoff's type has no room for what it sends in, the failure
@@ -236,14 +289,14 @@ class _Call:
                 self._form += 1
             else:
                 # Only now: it might have been the request that was refused, not its form.
-                self._asker.form = self._form
+                self._forms.first = self._form
                 return text
 
     async def _request(self, messages: Messages) -> str:
         streams, breaks = self._streams, self._asker.breaks
         self._tally.usage += Usage(requests=1)
         try:
-            reply = await self._asker.complete(
+            reply = await self._complete(
                 messages,
                 form=self._asker.forms[self._form],
                 seconds=self._ends - asyncio.get_running_loop().time(),

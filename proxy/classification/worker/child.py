@@ -23,6 +23,7 @@ from proxy.classification.worker.custom import Custom
 from proxy.classification.worker.making import Made, Making
 from proxy.classification.worker.protocol import (
     Answered,
+    AnsweredAll,
     Ask,
     Cancel,
     Configure,
@@ -132,6 +133,11 @@ async def _answer(model: Made, ask: Ask, send: _Send, tally: Tally) -> None:
         if isinstance(model, ClassifierUnusable):
             raise model
         asker = model.about(ask) if isinstance(model, Custom) else model
+        if ask.names:
+            verdicts = await asker.ask_together(ask.messages, ask.names, ask.seconds, tally)
+            found = [None if verdict is None else answers.members(verdict) for verdict in verdicts]
+            send(AnsweredAll(ask.call, found, tally.usage))
+            return
         verdict = await asker.ask(ask.messages, ask.seconds, labelled, tally)
     except ClassifierError as exc:
         send(Failed(ask.call, exc.reason, str(exc)[:_DETAIL], tally.usage))

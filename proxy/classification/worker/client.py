@@ -15,10 +15,11 @@ never gets into this process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from types import TracebackType
@@ -28,15 +29,16 @@ import structlog
 
 from proxy import classifiers
 from proxy.alert import Alert
-from proxy.classification import answers
+from proxy.classification import answers, batches
 from proxy.classification.classification import Classification
-from proxy.classification.classifier import Classifier, Early, unheard
+from proxy.classification.classifier import BatchClassifier, Early, unheard
 from proxy.classification.prompts import Prompt, Prompts
 from proxy.classification.spending import Budget, Hold
 from proxy.classification.usage import Usage
 from proxy.classification.worker.process import WorkerProcess
 from proxy.classification.worker.protocol import (
     Answered,
+    AnsweredAll,
     Ask,
     Cancel,
     Configure,
@@ -88,7 +90,7 @@ class ModelConfig:
 
 
 # What a call hears. Errors travel as messages: the exception of a future that nobody reads any more would be logged.
-_Said = Labelled | Answered | Failed | ClassifierUnavailable
+_Said = Labelled | Answered | AnsweredAll | Failed | ClassifierUnavailable
 
 
 class WorkerState(StrEnum):
@@ -111,7 +113,7 @@ class ModelWorker:
         prompt: Callable[[Alert], Prompt] | None = None,
         on_state: Callable[[WorkerState], None] = lambda _: None,
         on_restart: Callable[[], None] = lambda: None,
-        on_usage: Callable[[int, Usage], None] = lambda _model, _usage: None,
+        on_usage: Callable[[int, Usage, int], None] = lambda _model, _usage, _alerts: None,
         budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -119,8 +121,8 @@ class ModelWorker:
         """`prompt` makes what leaves, by default with the shipped template. `on_restart` is called each time a lost
         child is replaced.
 
-        `on_usage` hears, once for each call that the child answers, whatever the outcome, which model was asked and
-        what that took. `budget` is asked before each call, and told how it ended.
+        `on_usage` hears, once for each call that the child answers, whatever the outcome, which model was asked, what
+        that took, and how many alerts it was about. `budget` is asked before each call, and told how it ended.
         `clock` (seconds) and `sleep` time the restarts.
         """
         self._config = config
@@ -140,8 +142,8 @@ class ModelWorker:
         self._life: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Queue[_Said]] = {}
-        self._cancelled: dict[int, tuple[int, Hold | None, asyncio.TimerHandle]] = {}
-        """Calls that were given up: which model was asked, what is reserved, when the child must have heard of it."""
+        self._cancelled: dict[int, tuple[Ask, Hold | None, asyncio.TimerHandle]] = {}
+        """Calls that were given up: what was asked, what is reserved, when the child must have heard of it."""
 
     @property
     def state(self) -> WorkerState:
@@ -181,7 +183,7 @@ class ModelWorker:
         life.cancel()
         await asyncio.wait([life])
 
-    def classifier(self, model: int) -> Classifier:
+    def classifier(self, model: int) -> BatchClassifier:
         """Return the classifier that asks the model of that place in the configuration."""
         return _OneModel(self, model, self._config.models[model].model)
 
@@ -193,26 +195,66 @@ class ModelWorker:
 
         Cancelling it cancels the request to the provider.
         """
+        ends = self._ends(seconds)
+        process = await self._process_before(ends)
+        prompt = self._prompt(alert)
+        ask = self._question(model, prompt, ends)
+        hold = await self._reserved(process, ask)
+        [verdict] = await self._call(process, ask, ends, hold, early)
+        if verdict is None:
+            raise ClassifierInvalidAnswer("no verdict")
+        return prompt.restored(verdict)
+
+    async def ask_together(
+        self, model: int, alerts: Sequence[Alert], seconds: float | None = None
+    ) -> list[Classification | None]:
+        """Return the verdicts of `model` on `alerts`, asked in one prompt; None on those that are to be asked alone.
+
+        They are those that the model gave no verdict on, and those that do not fit in with the others. Otherwise as
+        `ask`.
+        """
+        ends = self._ends(seconds)
+        process = await self._process_before(ends)
+        prompts: dict[int, Prompt] = {}
+        for at, alert in enumerate(alerts):
+            await asyncio.sleep(0)  # the alerts on their way need not wait for all of them
+            with contextlib.suppress(ClassifierUnusable):  # of a template, and known when it is asked alone
+                prompts[at] = self._prompt(alert)
+        fitting = [list(prompts)[at] for at in batches.fit(list(prompts.values()))]
+        found: list[Classification | None] = [None] * len(alerts)
+        if len(fitting) < 2:
+            return found
+        batch = batches.batch([prompts[at] for at in fitting])
+        ask = Ask(next(self._numbers), model, batch.messages, self._left(ends), names=batch.names)
+        hold = await self._reserved(process, ask)
+        for at, verdict in zip(fitting, await self._call(process, ask, ends, hold), strict=True):
+            found[at] = verdict and prompts[at].restored(verdict)
+        return found
+
+    def _ends(self, seconds: float | None) -> float:
         own = self._config.timeout.total_seconds()
-        ends = asyncio.get_running_loop().time() + (own if seconds is None else min(own, seconds))
+        return asyncio.get_running_loop().time() + (own if seconds is None else min(own, seconds))
+
+    def _left(self, ends: float) -> float:
+        return ends - asyncio.get_running_loop().time()
+
+    async def _process_before(self, ends: float) -> WorkerProcess:
         try:
             async with asyncio.timeout_at(ends):
-                process = await self._ready_process()
+                return await self._ready_process()
         except TimeoutError:
             raise ClassifierTimeout("the model worker was not ready in time") from None
-        prompt = self._prompt(alert)
-        hold = await self._reserved(model, prompt.messages)
-        if hold is not None and self._process is not process:  # nobody would tell this call that the child is gone
-            hold.release()
-            raise ClassifierUnavailable("the model worker was lost before the call")
-        return prompt.restored(await self._call(process, model, prompt, ends, early, hold))
 
-    async def _reserved(self, model: int, messages: Sequence[Mapping[str, str]]) -> Hold | None:
+    async def _reserved(self, process: WorkerProcess, ask: Ask) -> Hold | None:
         """Return what the call may take. Raises ClassifierOverBudget."""
         if self._budget is None:
             return None
-        size = sum(len(message["content"].encode(errors="replace")) for message in messages)
-        return await self._budget.reserve(model, size)
+        size = sum(len(message["content"].encode(errors="replace")) for message in ask.messages)
+        hold = await self._budget.reserve(ask.model, size, ask.alerts)
+        if self._process is not process:  # nobody would tell this call that the child is gone
+            hold.release()
+            raise ClassifierUnavailable("the model worker was lost before the call")
+        return hold
 
     async def _ready_process(self) -> WorkerProcess:
         while not self._settled.is_set():  # it may be lost again before a waiter runs
@@ -224,24 +266,27 @@ class ModelWorker:
         return self._process
 
     async def _call(
-        self, process: WorkerProcess, model: int, prompt: Prompt, ends: float, early: Early, hold: Hold | None
-    ) -> Classification:
+        self, process: WorkerProcess, ask: Ask, ends: float, hold: Hold | None, early: Early = unheard
+    ) -> list[Classification | None]:
+        """Return the verdict on the alert of the question, or on each of them."""
+        number, model = ask.call, ask.model
         loop = asyncio.get_running_loop()
-        number = next(self._numbers)
         said = self._pending[number] = asyncio.Queue()
         held: Classification | None = None
         error: ClassifierError
         try:
-            process.send(self._question(number, model, prompt, ends - loop.time()))
+            process.send(replace(ask, seconds=self._left(ends)))
             async with asyncio.timeout_at(ends + _GRACE):
                 while isinstance(message := await said.get(), Labelled):
                     if held is None:
-                        held = self._verdict(model, message)
+                        held = self._verdict(model, message.members)
                         early(held)
             if not isinstance(message, ClassifierError):
-                self._used(model, hold, message)
+                self._used(ask, hold, message)
             if isinstance(message, Answered):
-                return self._verdict(model, message)
+                return [self._verdict(model, message.members)]
+            if isinstance(message, AnsweredAll):
+                return self._verdicts(ask, message)
             error = message.error() if isinstance(message, Failed) else message
         except ProtocolError:
             if hold is not None:
@@ -250,15 +295,15 @@ class ModelWorker:
         except ClassifierInvalidAnswer as invalid:
             error = invalid
         except TimeoutError:
-            if self._over(model, said, hold):
+            if self._over(ask, said, hold):
                 error = ClassifierTimeout("no answer in time")
             else:
                 self._hangs(process)
                 error = ClassifierTimeout("the model worker hangs and is replaced")
         except asyncio.CancelledError:
-            if not self._over(model, said, hold):
+            if not self._over(ask, said, hold):
                 process.send(Cancel(number))
-                self._cancelled[number] = model, hold, loop.call_later(_GRACE, self._hangs, process)
+                self._cancelled[number] = ask, hold, loop.call_later(_GRACE, self._hangs, process)
                 hold = None
             raise
         finally:
@@ -266,25 +311,26 @@ class ModelWorker:
             _lost(hold)  # without effect unless nothing was heard of the call
         if held is None:
             raise error
-        return held  # what was told early holds, whatever became of the rest
+        return [held]  # what was told early holds, whatever became of the rest
 
-    def _over(self, model: int, said: asyncio.Queue[_Said], hold: Hold | None) -> bool:
+    def _over(self, ask: Ask, said: asyncio.Queue[_Said], hold: Hold | None) -> bool:
         """Return whether a call had its last message when its time was up: there will be no other to wait for.
 
         What it took is counted.
         """
         while not said.empty():
             message = said.get_nowait()
-            if isinstance(message, Answered | Failed):
-                self._used(model, hold, message)
+            if isinstance(message, Answered | AnsweredAll | Failed):
+                self._used(ask, hold, message)
             if not isinstance(message, Labelled):
                 return True
         return False
 
-    def _question(self, call: int, model: int, prompt: Prompt, seconds: float) -> Ask:
+    def _question(self, model: int, prompt: Prompt, ends: float) -> Ask:
+        ask = Ask(next(self._numbers), model, prompt.messages, self._left(ends))
         if self._config.models[model].provider != classifiers.PROVIDER:
-            return Ask(call, model, prompt.messages, seconds)
-        return Ask(call, model, prompt.messages, seconds, prompt.labels, prompt.annotations)
+            return ask
+        return replace(ask, labels=prompt.labels, annotations=prompt.annotations)
 
     def _hangs(self, process: WorkerProcess) -> None:
         """End a child that says nothing any more."""
@@ -293,8 +339,13 @@ class ModelWorker:
             self._enter(WorkerState.RESTARTING)  # at once: the next call shall not go to the same child
         process.kill()
 
-    def _verdict(self, model: int, message: Labelled | Answered) -> Classification:
-        return answers.verdict(message.members, self._config.models[model].model)
+    def _verdict(self, model: int, members: Mapping[str, object]) -> Classification:
+        return answers.verdict(members, self._config.models[model].model)
+
+    def _verdicts(self, ask: Ask, message: AnsweredAll) -> list[Classification | None]:
+        if len(message.verdicts) != len(ask.names):
+            raise ClassifierInvalidAnswer("not one verdict for each alert")
+        return [None if members is None else self._verdict(ask.model, members) for members in message.verdicts]
 
     async def _live(self) -> None:
         """Keep one child after the other, until cancelled or until it would be no use."""
@@ -374,13 +425,13 @@ class ModelWorker:
 
     def _settle(self, message: Message) -> None:
         match message:
-            case Labelled() | Answered() | Failed():
+            case Labelled() | Answered() | AnsweredAll() | Failed():
                 if (said := self._pending.get(message.call)) is not None:
                     said.put_nowait(message)
                 elif not isinstance(message, Labelled) and (given_up := self._cancelled.pop(message.call, None)):
-                    model, hold, timer = given_up
+                    ask, hold, timer = given_up
                     timer.cancel()
-                    self._used(model, hold, message)
+                    self._used(ask, hold, message)
             case Streaming(model, works):
                 name = _name(self._config.models[model])
                 if works:
@@ -393,10 +444,10 @@ class ModelWorker:
             case _:
                 raise ProtocolError(type(message).__name__)
 
-    def _used(self, model: int, hold: Hold | None, message: Answered | Failed) -> None:
+    def _used(self, ask: Ask, hold: Hold | None, message: Answered | AnsweredAll | Failed) -> None:
         if hold is not None:
             hold.settle(message.usage, message.reason if isinstance(message, Failed) else "ok")
-        self._on_usage(model, message.usage)
+        self._on_usage(ask.model, message.usage, ask.alerts)
 
     def _enter(self, state: WorkerState) -> None:
         if state is self._state:
@@ -411,7 +462,7 @@ class ModelWorker:
 
 @dataclass(frozen=True, slots=True)
 class _OneModel:
-    """A Classifier."""
+    """A BatchClassifier."""
 
     _worker: ModelWorker
     _place: int
@@ -419,6 +470,11 @@ class _OneModel:
 
     async def classify(self, alert: Alert, early: Early = unheard, seconds: float | None = None) -> Classification:
         return await self._worker.ask(self._place, alert, early, seconds)
+
+    async def classify_together(
+        self, alerts: Sequence[Alert], seconds: float | None = None
+    ) -> Sequence[Classification | None]:
+        return await self._worker.ask_together(self._place, alerts, seconds)
 
 
 def _name(model: Model) -> str:

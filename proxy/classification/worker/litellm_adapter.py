@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final
 
 from proxy.classification.worker import providers, wire
@@ -23,10 +24,10 @@ import aiohttp
 import litellm
 from litellm import exceptions as theirs
 
-from proxy.classification import answers
+from proxy.classification import answers, batches
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker import keys, providers
-from proxy.classification.worker.asking import CompletionFailed, Form, Messages, Reply
+from proxy.classification.worker.asking import Completion, CompletionFailed, Form, Messages, Reply
 from proxy.classification.worker.protocol import Model
 from proxy.errors import (
     ClassifierError,
@@ -87,13 +88,6 @@ _KEY_LENGTH: Final = 8
 # Whose handlers keep to themselves, and are handed a client in place of the session.
 _WITH_CLIENT: Final = frozenset({"anthropic", "gemini", "ollama", "ollama_chat"})
 
-_SCHEMA: Final = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": answers.SCHEMA}}
-_RESPONSE_FORMATS: Final[Mapping[Form, Mapping[str, object]]] = {
-    Form.SCHEMA: {"response_format": _SCHEMA},
-    Form.OBJECT: {"response_format": {"type": "json_object"}},
-    Form.TEXT: {},
-}
-
 
 @asynccontextmanager
 async def connections() -> AsyncIterator[aiohttp.ClientSession]:
@@ -126,7 +120,7 @@ def register(name: str, handler: Any) -> bool:
 
 
 class LiteLLM:
-    """One model. Satisfies `asking.Completion`."""
+    """One model. Satisfies `asking.Completion`, for questions about one alert."""
 
     def __init__(self, chosen: Model, max_tokens: int, session: aiohttp.ClientSession) -> None:
         """Raise ClassifierUnusable, saying why, when LiteLLM does not know the provider, or has no key for it."""
@@ -149,12 +143,12 @@ class LiteLLM:
         given = (chosen.api_key, *(os.environ.get(name, "") for name in keys.VARIABLES.get(chosen.provider, ())))
         self._keys = tuple(key for key in given if len(key) >= _KEY_LENGTH)
         self._price = chosen.price
+        self._max_tokens = max_tokens
         self._arguments: dict[str, Any] = {
             "model": model,
             "api_base": base,
             # Without one, a server of the user's own would be sent the OPENAI_API_KEY of the environment.
             "api_key": chosen.api_key or ("none" if base and chosen.provider == "openai" else None),
-            "max_tokens": max_tokens,
             "temperature": 0,
             # We do our own: LiteLLM's differ from provider to provider.
             "max_retries": 0,
@@ -173,9 +167,27 @@ class LiteLLM:
         self, messages: Messages, *, form: Form, seconds: float, heard: Callable[[str], None] | None
     ) -> Reply:
         """Return what the model says to `messages`. Raises CompletionFailed. See `asking.Completion`."""
+        return await self._complete(_ONE, self._max_tokens, messages, form=form, seconds=seconds, heard=heard)
+
+    def together(self, alerts: int) -> Completion:
+        """Return what asks about so many alerts at once, whose answer may be longer."""
+        max_tokens = batches.max_tokens(alerts, self._max_tokens)
+        return partial(self._complete, _schema("verdicts", batches.schema(alerts)), max_tokens)
+
+    async def _complete(
+        self,
+        schema: Mapping[str, Any],
+        max_tokens: int,
+        messages: Messages,
+        *,
+        form: Form,
+        seconds: float,
+        heard: Callable[[str], None] | None,
+    ) -> Reply:
         arguments: dict[str, Any] = {
             **self._arguments,
-            **_RESPONSE_FORMATS[form],
+            **_response_format(form, schema),
+            "max_tokens": max_tokens,
             # A copy of the messages: some of LiteLLM's providers rewrite them in place.
             "messages": [dict(message) for message in messages],
             "timeout": seconds,
@@ -239,6 +251,23 @@ class LiteLLM:
         except Exception:  # noqa: BLE001 - models without a price raise, and whatever else: a price is not worth a verdict
             return Usage(0, prompt, completion)
         return Usage(0, prompt, completion, cost if math.isfinite(cost) and cost >= 0 else None)
+
+
+def _schema(name: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema as providers want it who keep an answer to it."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+
+
+_ONE: Final = _schema("verdict", answers.SCHEMA)
+
+
+def _response_format(form: Form, schema: Mapping[str, Any]) -> Mapping[str, object]:
+    formats: Mapping[Form, Mapping[str, object]] = {
+        Form.SCHEMA: {"response_format": schema},
+        Form.OBJECT: {"response_format": {"type": "json_object"}},
+        Form.TEXT: {},
+    }
+    return formats[form]
 
 
 def _tokens(number: object) -> int | None:

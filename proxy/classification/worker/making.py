@@ -84,6 +84,7 @@ class Making:
             max_retries=self._configure.max_retries,
             stream=stream,
             forms=providers.forms(chosen.provider),
+            together=complete.together,
             on_streaming=partial(self._on_streaming, place),
         )
 

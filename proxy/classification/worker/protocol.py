@@ -3,6 +3,7 @@
     parent → child                      child → parent
     Configure (first, once)             Ready | Unusable
     Ask                                 Labelled (at most once), then Answered | Failed
+    Ask of several alerts               AnsweredAll | Failed
     Cancel                              Failed, as `cancelled`; unless the call was answered before
                                         Streaming (whenever that changes for a model)
                                         Crashed (last, before the child exits by itself)
@@ -18,7 +19,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from proxy.classification.usage import Usage
 from proxy.errors import (
@@ -77,6 +78,13 @@ class Ask:
     """As the messages show them; only for a classifier of the user's own, which is given them by name."""
     annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
     """As above."""
+    names: Sequence[str] = field(default=(), repr=False)
+    """Of the alerts, where they are several: see `batches`."""
+
+    @property
+    def alerts(self) -> int:
+        """How many it is about."""
+        return max(1, len(self.names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,14 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredAll:
+    call: int
+    verdicts: Sequence[Mapping[str, object] | None] = field(repr=False)
+    """See `answers.members`; one for each name of the question, None for an alert without one."""
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     call: int
     reason: str
@@ -145,16 +161,14 @@ class Crashed:
     """The class name of what ended the child."""
 
 
-Message = Configure | Ask | Cancel | Ready | Unusable | Labelled | Answered | Failed | Streaming | Crashed
+Message = Configure | Ask | Cancel | Ready | Unusable | Labelled | Answered | AnsweredAll | Failed | Streaming | Crashed
 
-_MESSAGES: Mapping[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Configure, Ask, Cancel, Ready, Unusable, Labelled, Answered, Failed, Streaming, Crashed)
-}
+_MESSAGES: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 # Members that are no plain values, and what makes them.
 _NESTED: Mapping[str, Callable[[Any], object]] = {
     "models": lambda models: [Model(**model) for model in models],
     "members": dict,
+    "names": tuple,
     "usage": lambda usage: Usage(**usage),
 }
 _ERRORS: Mapping[str, type[ClassifierError]] = {
