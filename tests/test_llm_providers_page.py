@@ -16,6 +16,7 @@ with warnings.catch_warnings():
 from proxy.alert import Alert
 from proxy.app.model import needs_key
 from proxy.classification.prompts import Prompts
+from proxy.classification.worker.listed import may_be_known
 
 litellm = adapter.litellm  # not imported here: the adapter sets its environment first
 TEXT = PAGE.read_text()
@@ -74,6 +75,11 @@ def test_the_settings_can_be_loaded(heading, tmp_path):
 
 def test_there_are_settings_for_every_provider_of_the_table():
     assert [row[0] for row in table("provider")][:-1] == list(sections())[:-1]
+
+
+def test_no_provider_of_litellms_is_taken_for_a_slip():
+    names = {getattr(provider, "value", provider) for provider in litellm.provider_list}
+    assert [name for name in sorted(names) if not may_be_known(name)] == []
 
 
 def test_it_names_the_litellm_that_is_locked():

@@ -15,7 +15,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -26,18 +25,17 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
-from proxy.app.model import ChosenModel, priority_of, said_by_rules
+from proxy.app.model import ChosenModel
 from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.rules import CurrentRules, chosen_rules
+from proxy.app.service import chosen_service
 from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
 from proxy.app.status import Status
 from proxy.app.storage import open_store, open_verdicts
 from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.cache import ClassCache
-from proxy.classification.classification import Confidence
 from proxy.classification.classifier import Classifier
-from proxy.classification.service import ClassificationService
 from proxy.config import Loaded, Settings, masked
 from proxy.decisions.decider import Decider
 from proxy.decisions.decision import Names
@@ -144,29 +142,18 @@ async def build(
         )
 
         prompts = chosen_prompts(settings)
-        the_model = ChosenModel(
-            settings,
-            prompts,
-            metrics,
-            priority=partial(priority_of, rules),
-            holds=partial(said_by_rules, rules),
-        )
+        the_model = ChosenModel(settings, prompts, metrics, rules)
         await the_model.open(model, stack)
         budget = settings.enrichment.budget.total_seconds()
         allowance = WaitingAllowance(2 * budget)
-        service = ClassificationService(
-            rules=rules,
-            model=the_model.classifier,
-            salt=f"{settings.llm.provider}/{settings.llm.model}@{settings.llm.base_url or ''}/{prompts.version}",
-            first_choice=settings.llm.model if settings.llm.fallbacks else "",
+        service = chosen_service(
+            settings,
+            rules,
+            prompts,
+            the_model,
+            metrics,
             cache=await _class_cache(settings, stack) if the_model.classifier is not None else None,
             allowance=allowance,
-            observer=metrics,
-            fallback=settings.llm.enable_fallback,
-            floor=settings.enrichment.severity_floor,
-            min_confidence=Confidence(settings.llm.min_confidence),
-            per_object=settings.llm.object_labels,
-            on_known=the_model.savings.saved,
         )
         stack.push_async_callback(service.close)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -22,12 +23,13 @@ from proxy.classification.savings import Savings
 from proxy.classification.service import Rulebook
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker.keys import KNOWN, missing_key, needs_key
-from proxy.config import Settings, closest, variables
+from proxy.config import Llm, Settings, closest, variables
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
     from proxy.classification.spending import Budget
-    from proxy.classification.worker.client import ModelWorker
+    from proxy.classification.worker.client import ModelConfig, ModelWorker
+    from proxy.config.models import ModelName
 
 log = structlog.get_logger(__name__)
 
@@ -42,16 +44,12 @@ class ChosenModel:
         settings: Settings,
         prompts: Prompts,
         metrics: Metrics,
-        *,
-        priority: Callable[[Alert], Priority] = lambda _: Priority.NORMAL,
-        holds: Callable[[Alert, Classification], bool] = lambda _alert, _verdict: False,
+        rules: Rulebook | None = None,
     ) -> None:
-        """`priority` says which alerts are asked about first, `holds` which verdicts may be used that come from a call
-        about several alerts."""
+        """By `rules` some alerts are asked about before others, and several in one call. None: neither is done."""
         self._settings = settings
         self._llm = settings.llm
-        self._priority = priority
-        self._holds = holds
+        self._rules = rules
         self.budget: Budget | None = None
         """None: no caps."""
         self.savings = Savings(metrics.saved)
@@ -65,6 +63,7 @@ class ChosenModel:
         self._links: tuple[Link, ...] = ()
         self._providers: tuple[str, ...] = ()
         self._used: list[Usage] = []
+        self._settled = asyncio.Event()
         metrics.model_enabled.set(self._llm.enabled)
 
     @property
@@ -87,33 +86,12 @@ class ChosenModel:
             log.error("the model cannot be used, the rules decide alone", reason=NO_KEY, model=self.name)
             return
         # Late: the rules need none of it.
-        from proxy.classification.worker.client import ModelConfig, ModelWorker
-        from proxy.classification.worker.protocol import Model
+        from proxy.classification.worker.client import ModelWorker
 
         self._prompts.check()  # now: the first use of its template takes longer than alerts should wait
-        key = self._llm.api_key.reveal()
-        first = self._llm.models[0]
         self.budget = await chosen_budget(self._settings, self._metrics, stack)
         worker = ModelWorker(
-            ModelConfig(
-                models=[
-                    # Another provider's key is its own, which LiteLLM finds in the environment.
-                    Model(
-                        one.provider,
-                        one.model,
-                        key if one.door == first.door else "",
-                        one.base_url,
-                        price_of(one, self._llm.prices),
-                    )
-                    for one in self._llm.models
-                ],
-                timeout=self._llm.timeout,
-                max_retries=self._llm.max_retries,
-                max_tokens=self._llm.max_tokens,
-                stream=self._llm.stream,
-                # All, and not only the secret ones: an address may hold a password. The child is told what it needs.
-                withheld=variables(),
-            ),
+            worker_config(self._llm, self._llm.models),
             prompt=self._prompts.render,
             on_state=lambda state: self._enter(state.value),
             on_restart=self._metrics.worker_restarts.inc,
@@ -122,6 +100,11 @@ class ChosenModel:
         )
         self._worker = await stack.enter_async_context(worker)
         self.classifier = self._chained(self._names, worker.classifier)
+
+    async def settled(self) -> None:
+        """Return once the model can be asked, or its worker has failed to start; at once when none is to be asked."""
+        if self._worker is not None:
+            await self._settled.wait()
 
     def status(self) -> dict[str, Any]:
         why = self._worker.why_unusable if self._worker else ""
@@ -166,7 +149,7 @@ class ChosenModel:
             self._links,
             timeout=self._llm.timeout,
             concurrency=self._llm.concurrency,
-            priority=self._priority,
+            priority=partial(priority_of, self._rules) if self._rules else lambda _: Priority.NORMAL,
             batching=self._batching(),
             on_attempt=self._attempted,
             on_drop=lambda priority: self._metrics.calls_dropped.labels(priority.name.lower()).inc(),
@@ -182,14 +165,16 @@ class ChosenModel:
         """Return how alerts share calls; None when each has its own, as those have that a classifier of the user's own
         is asked about."""
         size = self._llm.batch_size
-        if size == 1 or self._worker is None or any(one.provider == classifiers.PROVIDER for one in self._llm.models):
+        if size == 1 or self._worker is None or self._rules is None:
+            return None
+        if any(one.provider == classifiers.PROVIDER for one in self._llm.models):
             return None
         for outcome in BATCHED:
             self._metrics.batched_verdicts.labels(outcome)
         return Batching(
             size,
             kind=lambda _: True,
-            holds=self._holds,
+            holds=partial(said_by_rules, self._rules),
             on_verdict=lambda outcome: self._metrics.batched_verdicts.labels(outcome).inc(),
         )
 
@@ -239,6 +224,8 @@ class ChosenModel:
 
     def _enter(self, state: str) -> None:
         self.state = state
+        if state not in {"starting", "stopped"}:
+            self._settled.set()
         self._metrics.model_usable.set(state == "ready")
         if state == "ready":
             # What failed while the worker loaded, or died, says nothing about the providers. A classifier of the user's
@@ -246,6 +233,33 @@ class ChosenModel:
             for link, provider in zip(self._links, self._providers, strict=True):
                 if provider != classifiers.PROVIDER:
                     link.breaker.reset()
+
+
+def worker_config(llm: Llm, models: Sequence[ModelName]) -> ModelConfig:
+    """Return what a worker is to know that asks `models`, whose addresses are settled."""
+    from proxy.classification.worker.client import ModelConfig
+    from proxy.classification.worker.protocol import Model
+
+    key, first = llm.api_key.reveal(), llm.models[0]
+    return ModelConfig(
+        models=[
+            # Another provider's key is its own, which LiteLLM finds in the environment.
+            Model(
+                one.provider,
+                one.model,
+                key if one.door == first.door else "",
+                one.base_url,
+                price_of(one, llm.prices),
+            )
+            for one in models
+        ],
+        timeout=llm.timeout,
+        max_retries=llm.max_retries,
+        max_tokens=llm.max_tokens,
+        stream=llm.stream,
+        # All, and not only the secret ones: an address may hold a password. The child is told what it needs.
+        withheld=variables(),
+    )
 
 
 def doubts(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

@@ -80,6 +80,10 @@ class Verdict:
     """None: the model has not answered and nobody may answer in its place."""
     later: asyncio.Task[Classification | None] | None = None
     """The call that is still under way; its text may follow. None in it: it failed."""
+    reason: str = ""
+    """Why the labels are not a model's, as `Observer.verdict` has it; empty when they are."""
+    error: str = ""
+    """What is known of the failure behind the reason; without a prompt, a key or a model's words."""
 
 
 class _Call:
@@ -95,6 +99,8 @@ class _Call:
         """Its labels are final; its text may still be missing."""
         self.outcome = ""
         """How it ended without an answer."""
+        self.error = ""
+        """What is known of that."""
         self.waited_for = False
 
     def settle(self, answer: Classification | None) -> None:
@@ -246,12 +252,12 @@ class ClassificationService:
             outcome = "ok"
             call.settle(answer)
         finally:
-            self._remember(key, outcome, call)
+            self._remember(key, outcome, detail, call)
             self._observer.asked(outcome, self._monotonic() - begun)
             self._note(outcome, detail)
 
-    def _remember(self, key: ClassKey, outcome: str, call: _Call) -> None:
-        call.outcome = outcome
+    def _remember(self, key: ClassKey, outcome: str, detail: str, call: _Call) -> None:
+        call.outcome, call.error = outcome, detail
         if self._cache is None:
             return
         if outcome in _OURS:
@@ -311,9 +317,11 @@ class ClassificationService:
         if answer is not None:
             reason = "" if self._sure(answer) else "unsure"
             self._observer.verdict(ruled if reason else answer.source, reason)
-            return Verdict(self._judged(alert, answer), later)
-        self._observer.verdict(ruled, self._why(call, failed))
-        return Verdict(self._rules.classify(alert) if self._fallback else None, later)
+            return Verdict(self._judged(alert, answer), later, reason)
+        reason = self._why(call, failed)
+        self._observer.verdict(ruled, reason)
+        error = call.error if call is not None else ""
+        return Verdict(self._rules.classify(alert) if self._fallback else None, later, reason, error)
 
     def _why(self, call: _Call | None, failed: str) -> str:
         """Return why the model says nothing."""

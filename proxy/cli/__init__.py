@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     classify = classifying.add_command(commands)
     classify.set_defaults(run=_classify)
+    _add_settings(classify, "llm.")
     _add_settings(classify, "rules.")
 
     prompt = rendering.add_command(commands)
@@ -196,7 +197,7 @@ def _classify(arguments: argparse.Namespace) -> int:
     loaded = config.load(arguments.file, environ=os.environ, flags=_given(arguments))
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return classifying.run(arguments.body, arguments.output, loaded.settings)
+    return classifying.run(arguments, loaded.settings)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -11,16 +11,16 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 from proxy import __version__, config
 from proxy.cli import texts
+from proxy.cli.arguments import checked_by, read_by
 from proxy.cli.client import AdminClient, RequestFailed
-from proxy.config.kinds import Between, DurationKind, Kind, MatchersKind, PercentKind, UrlKind
+from proxy.config.kinds import Between, DurationKind, MatchersKind, PercentKind, UrlKind
 from proxy.policy import CanaryBy, Mode
 
-T = TypeVar("T")
 Ask = Callable[[AdminClient, argparse.Namespace], Mapping[str, Any]]
 Show = Callable[[Mapping[str, Any]], str]
 
@@ -41,7 +41,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     common.add_argument(
         "--proxy.url",
         dest="url",
-        type=_read_by(UrlKind()),
+        type=read_by(UrlKind()),
         metavar="URL",
         help="the proxy's admin listener (default: web.admin_listen_address, on this machine)",
     )
@@ -81,12 +81,12 @@ def _add_mode(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> Non
     )
     to.add_argument("mode", choices=[mode.value for mode in Mode], metavar="MODE", help=", ".join(Mode))
     to.add_argument(
-        "--for", dest="lasting", type=_checked_by(DurationKind()), metavar="DURATION", help="go back after, say, 2h"
+        "--for", dest="lasting", type=checked_by(DurationKind()), metavar="DURATION", help="go back after, say, 2h"
     )
     to.add_argument(
         "--canary.percent",
         dest="percent",
-        type=_read_by(PercentKind()),
+        type=read_by(PercentKind()),
         metavar="PERCENT",
         help="how many of a hundred alerts take part; as the rest of the canary, as configured if it is not given",
     )
@@ -100,7 +100,7 @@ def _add_mode(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> Non
         "--canary.matchers",
         dest="matchers",
         action="append",
-        type=_checked_by(MatchersKind()),
+        type=checked_by(MatchersKind()),
         metavar="MATCHERS",
         help='only alerts that match take part, as in team="db"; give it more than once and one of them must hold',
     )
@@ -119,7 +119,7 @@ def _add_decisions(commands: Any, add: Callable[..., argparse.ArgumentParser]) -
     verbs = decisions.add_subparsers(required=True, metavar="list|get|forget")
     listing = add(verbs, "list", _list_decisions, texts.decisions, "list decisions, the latest first")
     listing.add_argument(
-        "--limit", type=_read_by(Between(0, 1000)), default=100, metavar="N", help="at most so many (default: 100)"
+        "--limit", type=read_by(Between(0, 1000)), default=100, metavar="N", help="at most so many (default: 100)"
     )
     getting = add(verbs, "get", _get_decision, texts.decision, "show the decision on one alert")
     getting.add_argument(
@@ -138,7 +138,7 @@ def _add_decisions(commands: Any, add: Callable[..., argparse.ArgumentParser]) -
             dest="filters",
             action="append",
             default=[],
-            type=_checked_by(MatchersKind()),
+            type=checked_by(MatchersKind()),
             metavar="MATCHERS",
             help=_FILTER,
         )
@@ -227,28 +227,6 @@ def _by(arguments: argparse.Namespace) -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""  # as in a container that runs under a number
-
-
-def _read_by(kind: Kind[T]) -> Callable[[str], T]:
-    """Return what makes argparse read as the settings do, and complain in their words."""
-
-    def read(text: str) -> T:
-        try:
-            return kind.parse(text)
-        except ValueError as exc:
-            raise argparse.ArgumentTypeError(str(exc)) from None
-
-    return read
-
-
-def _checked_by(kind: Kind[Any]) -> Callable[[str], str]:
-    """As above, for what goes to the proxy as it was written."""
-
-    def check(text: str) -> str:
-        _read_by(kind)(text)
-        return text.strip()
-
-    return check
 
 
 def _fingerprint(text: str) -> str:

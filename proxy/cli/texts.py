@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,12 @@ Object = Mapping[str, Any]
 def plain(text: str) -> str:
     """Return `text` on one line, with nothing in it that a terminal would obey: label values come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print `text`, also where the terminal lacks some of its letters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def mode(found: Object) -> str:
@@ -40,12 +47,12 @@ def decisions(found: Object) -> str:
         )
         for entry in found["decisions"]
     ]
-    table = _table([("FINGERPRINT", "STATE", "EXPIRES IN", "ADDED", "LABELS"), *rows]) if rows else []
+    lines = table([("FINGERPRINT", "STATE", "EXPIRES IN", "ADDED", "LABELS"), *rows]) if rows else []
     more = len(rows) < found["total"]
-    table.append(f"decisions: {len(rows)} of {found['total']}" + ("; --limit shows more" if more else ""))
+    lines.append(f"decisions: {len(rows)} of {found['total']}" + ("; --limit shows more" if more else ""))
     if found["unlisted"]:
-        table.append(f"{found['unlisted']} more alerts went bare for lack of room, and nothing else is known of them")
-    return "\n".join(table)
+        lines.append(f"{found['unlisted']} more alerts went bare for lack of room, and nothing else is known of them")
+    return "\n".join(lines)
 
 
 def decision(found: Object) -> str:
@@ -99,14 +106,22 @@ def _verdict(one: Object) -> Iterator[str]:
     why = one["explained"]
     yield _facts(
         [
-            ("severity", f"{one['severity']}, from {_reason(why['severity'])}"),
-            ("category", f"{one['category']}, from {_reason(why['category'])}"),
+            ("severity", one["severity"] + (f", from {_reason(why['severity'])}" if why else "")),
+            ("category", one["category"] + (f", from {_reason(why['category'])}" if why else "")),
             ("confidence", one["confidence"]),
+            *((("source", f"the model {one['model']}"),) if not why else ()),
+            *((("why rules", _why_rules(one)),) if why and one["reason"] != "no_model" else ()),
             ("summary", one["summary"]),
             *((("runbook", one["runbook"]),) if one["runbook"] else ()),
             *_named("first steps", list(one["recommendations"])),
         ]
     )
+
+
+def _why_rules(one: Object) -> str:
+    if one["reason"] == "unsure":
+        return f"the model {one['model']}, whose text this is, is not sure enough (llm.min_confidence)"
+    return f"{one['reason']}: {one['error']}" if one["error"] else str(one["reason"])
 
 
 def _reason(reason: Object) -> str:
@@ -305,10 +320,10 @@ def _named(name: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _facts(lines: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(_table(lines))
+    return "\n".join(table(lines))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as lines, each column as wide as its widest cell; the last one ends where it ends."""
     cells = [[plain(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
