@@ -262,9 +262,11 @@ async def test_the_proxys_own_questions_carry_its_credentials_and_nothing_that_i
     assert set(asked) == {("GET", header), ("POST", None)}
 
 
-async def test_proxies_agree_only_on_the_same_prompt(alertmanager, proxy_with):
+@pytest.mark.usefixtures("a_template")
+@pytest.mark.parametrize("other", [{"llm__redact__hosts": "true"}, {"llm__context_file": "context.yaml"}])
+async def test_proxies_agree_only_on_the_same_prompt(alertmanager, proxy_with, other):
     said = []
-    for flags in ({}, {"llm__redact__hosts": "true"}, {}):
+    for flags in ({}, other, {}):
         proxy = await proxy_with(settings(alertmanager.url, **flags), FakeModel())
         status = await proxy.status()
         said.append(status["replicas"]["agreement"])
@@ -273,10 +275,11 @@ async def test_proxies_agree_only_on_the_same_prompt(alertmanager, proxy_with):
 
 @pytest.fixture
 def a_template(tmp_path, monkeypatch):
-    """`p.jinja` in a directory of its own."""
+    """`p.jinja` and `context.yaml` in a directory of their own."""
     monkeypatch.chdir(tmp_path)
     text = "{% block system %}Classify.{% endblock %}{% block user %}{{ alert }}{% endblock %}"
     (tmp_path / "p.jinja").write_text(text, encoding="utf-8")
+    (tmp_path / "context.yaml").write_text("services: [{name: shop, about: Sells.}]", encoding="utf-8")
 
 
 @pytest.mark.usefixtures("a_template")
@@ -287,6 +290,7 @@ def a_template(tmp_path, monkeypatch):
         pytest.param({"llm__model": "gpt-5"}, 2, id="another model"),
         pytest.param({"llm__provider": "anthropic"}, 2, id="another provider"),
         pytest.param({"llm__prompt_file": "p.jinja"}, 2, id="another template of the prompt"),
+        pytest.param({"llm__context_file": "context.yaml"}, 2, id="another context"),
         pytest.param({"llm__redact__hosts": "true"}, 2, id="another masking"),
         pytest.param({"llm__annotations": "summary"}, 2, id="other annotations"),
     ],

@@ -118,6 +118,7 @@ def test_every_setting_can_be_given_in_the_file():
             "labels": ["alertname", "severity"],
             "annotations": ["*"],
             "prompt_file": "prompt.jinja",
+            "context_file": "context.yaml",
             "redact": {"enabled": False, "patterns": ["cust-[0-9]{1,3}", r"customer=(\w+)"], "hosts": True},
             "stream": False,
             "fallbacks": [

@@ -124,16 +124,17 @@ async def test_another_table_of_rules_holds_for_alerts_not_seen_yet(proxy, tmp_p
 
 
 async def test_a_reload_that_begins_later_ends_later(proxy, monkeypatch):
-    read, gate = reload.read_rules, asyncio.Event()
+    read, begun, gate = reload.read_rules, asyncio.Event(), asyncio.Event()
 
     async def slow(settings):
+        begun.set()
         await gate.wait()
         return await read(settings)
 
     monkeypatch.setattr(reload, "read_rules", slow)
     proxy.write(mode="enriched")
     first = asyncio.create_task(proxy.running.reload())
-    await asyncio.sleep(0)  # it has read the file
+    await begun.wait()  # it has read the file
     monkeypatch.setattr(reload, "read_rules", read)
     proxy.write(mode="transparent_with_recommendations")
     second = asyncio.create_task(proxy.running.reload())
@@ -149,6 +150,13 @@ async def test_what_takes_a_restart_is_named(proxy):
         await proxy.reload()
     assert [entry["settings"] for entry in logs if "settings" in entry] == ["llm.timeout"]
     assert json.loads(await proxy.get("/api/v1/status"))["configuration"]["at_next_start"] == ["llm.timeout"]
+
+
+async def test_a_file_of_context_takes_a_restart(proxy):
+    text = proxy.file.read_text()
+    proxy.file.write_text(text.replace("llm: {", "llm: {context_file: context.yaml, "))
+    await proxy.reload()
+    assert json.loads(await proxy.get("/api/v1/status"))["configuration"]["at_next_start"] == ["llm.context_file"]
 
 
 async def test_another_key_is_named_and_not_shown(proxy):

@@ -173,7 +173,7 @@ class ChosenModel:
             self._metrics.batched_verdicts.labels(outcome)
         return Batching(
             size,
-            kind=lambda _: True,
+            kind=self._prompts.frame,
             holds=partial(said_by_rules, self._rules),
             on_verdict=lambda outcome: self._metrics.batched_verdicts.labels(outcome).inc(),
         )

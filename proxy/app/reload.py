@@ -61,7 +61,7 @@ class Reload:
 
     async def _reload(self) -> None:
         try:
-            loaded = self._load()
+            loaded = await asyncio.to_thread(self._load)  # as with the rules: a long file takes a while
             rules = await read_rules(loaded.settings)
         except ConfigError as exc:
             self.problems = tuple(exc.problems)

@@ -1,22 +1,24 @@
 """What a model is told and shown: all that leaves for the provider.
 
-That is the text of the template, the labels of the alert that are allowed to leave, and such annotations, `summary`,
-`description`, `message` and `title` unless the settings say otherwise. Other annotations (runbook and dashboard
-addresses among them), generatorURL and times never leave. Names and values are masked first (see `masking`) and cut
-then, and no more than LABELS labels and as many annotations go.
+That is the text of the template, what the operator says of their own house (see `context`), the labels of the alert
+that are allowed to leave, and such annotations, `summary`, `description`, `message` and `title` unless the settings say
+otherwise. Other annotations (runbook and dashboard addresses among them), generatorURL and times never leave. Names
+and values of an alert are masked first (see `masking`) and cut then, and no more than LABELS labels and as many
+annotations go.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from typing import Final
 
 from proxy.alert import Alert, LabelSet
+from proxy.classification.batches import ASKED
 from proxy.classification.classification import (
     RECOMMENDATION_LENGTH,
     RECOMMENDATIONS,
@@ -26,6 +28,7 @@ from proxy.classification.classification import (
     Confidence,
     Severity,
 )
+from proxy.classification.context import Context, Service
 from proxy.classification.masking import IN_ALL, LOOKED_AT, Field, Masked, Masking, cut
 from proxy.classification.secrets import names_a_secret
 from proxy.classification.templates import Template, TemplateError
@@ -60,7 +63,10 @@ _SAMPLES: Final = (
         {name: f"The {name} of <a sample>." for name in ANNOTATIONS},
     ),
 )
-"""What a template has to get along with."""
+"""What a template has to get along with, without services and with some."""
+_SAMPLE_SERVICES: Final = (Service("a <sample>", "What it is for."), Service("another", "The same."))
+
+_Message = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,9 @@ class Prompt:
     """What leaves about one alert, and the way back for what comes."""
 
     messages: Sequence[Mapping[str, str]] = field(repr=False)
-    """The chat: one system message, the same for all alerts, and one user message."""
+    """The chat. The last message shows the alert. All before it is the frame: what the model is told, and examples,
+    each of them a message that shows an alert and one with the answer. Alerts that have the same template and the same
+    examples have the same frame."""
     masked: Masked = field(repr=False)
     labels: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Those that the chat shows, as it shows them."""
@@ -83,57 +91,153 @@ class Prompt:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What may leave of an alert."""
+
+    masked: Masked
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        shown = {"labels": self.labels, "annotations": self.annotations}
+        return fenced(json.dumps(shown, ensure_ascii=False, indent=1))
+
+
 class Prompts:
-    """Makes prompts by one template. Costs nothing until it is used."""
+    """Makes prompts. Costs nothing until it is used."""
 
     def __init__(
         self,
         template: Template | None = None,
         *,
+        context: Context | None = None,
         masking: Masking | None = None,
         labels: Sequence[str] = (ALL,),
         annotations: Sequence[str] = ANNOTATIONS,
         per_object: Collection[str] = PER_OBJECT,
     ) -> None:
-        """`labels` and `annotations` name what may leave, ALL for any; None takes what is shipped.
+        """`labels` and `annotations` name what may leave, ALL for any; a template that is None is the shipped one.
 
         Values of `per_object` labels are not put back into a verdict, which holds for other objects, too.
         """
         self._given = template
+        self._context = context or Context()
         self._masking = masking or Masking()
         self._labels = tuple(labels)
         self._annotations = tuple(annotations)
         self._per_object = frozenset(per_object)
+        self._told: dict[int, _Message] = {}
+        self._of_examples: dict[int, tuple[_Shown, Sequence[Service]]] = {}
+        self._examples: dict[tuple[int, int], tuple[_Message, _Message]] = {}
 
     @cached_property
     def version(self) -> str:
         """Names all that shapes a prompt besides the alert: 12 hex digits. Part of the class key."""
         limits = [LABELS, NAME_LENGTH, VALUE_LENGTH, LOOKED_AT, IN_ALL]
-        shape = [self._template.text, self._masking.version, self._labels, self._annotations, limits, _CONSTANTS]
-        return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:12]
+        template = self._templates[0].text
+        shape = [template, ASKED, self._masking.version, self._labels, self._annotations, limits, _CONSTANTS]
+        return hashlib.sha256(json.dumps([*shape, *self._context.shape]).encode()).hexdigest()[:12]
 
     def render(self, alert: Alert) -> Prompt:
         """Return what leaves about `alert`. Raises ClassifierUnusable when the template cannot cope with it."""
         try:
             return self._rendered(alert)
         except TemplateError as exc:
-            raise ClassifierUnusable(f"the template of the prompt, line {exc.line}: {exc}") from None
+            raise ClassifierUnusable(f"the template of the prompt, line {exc.line} of {exc.name}: {exc}") from None
 
     def check(self) -> None:
-        """Try the template. Raises TemplateError."""
-        for alert in _SAMPLES:
-            self._rendered(alert)
+        """Try the templates, and make what all alerts have in common. Raises TemplateError."""
+        for wrong in self.problems():
+            raise wrong
+
+    def problems(self) -> Iterator[TemplateError]:
+        """Yield what is wrong with each of the templates."""
+        for n in range(len(self._templates)):
+            try:
+                self._check(n)
+            except TemplateError as exc:
+                yield exc
+
+    def doubts(self) -> list[str]:
+        """Return what is allowed in the context and yet worth a warning, each with where it stands."""
+        from proxy.classification.context_checking import doubts  # late: alerts need none of it
+
+        return list(doubts(self._context, self._templates[0], self._masking))
 
     @cached_property
-    def _template(self) -> Template:
+    def _templates(self) -> Sequence[Template]:
+        """The one for all alerts, and then those of the context."""
         name = "prompt.jinja"
-        return self._given or Template(resources.files(__package__).joinpath(name).read_text("utf-8"), name)
+        shipped = self._given or Template(resources.files(__package__).joinpath(name).read_text("utf-8"), name)
+        return shipped, *(prompt.template for prompt in self._context.prompts)
 
-    @cached_property
-    def _system(self) -> str:
-        return self._template.system(_CONSTANTS)
+    def _check(self, template: int) -> None:
+        self._system(template)
+        for alert in _SAMPLES:
+            shown = self._shown(alert)
+            self._user(template, shown, [])
+            self._user(template, shown, _SAMPLE_SERVICES)
+        for n, example in enumerate(self._context.examples):
+            try:
+                self._turns(template, n)
+            except TemplateError as exc:
+                raise TemplateError(exc.name, exc.line, f"{exc}; seen with the example {example.at}") from None
+
+    def frame(self, alert: Alert) -> tuple[int, ...]:
+        """Return what is the same for alerts whose prompts differ in the last message alone."""
+        shared = self._shared(alert)
+        own = self._context.prompt_of(shared)
+        return 0 if own is None else 1 + own, *self._context.examples_of(shared)
 
     def _rendered(self, alert: Alert) -> Prompt:
+        shared = self._shared(alert)
+        template, *examples = self.frame(alert)
+        frame = [self._system(template)]
+        for example in examples:
+            frame += self._turns(template, example)
+        shown = self._shown(alert)
+        user = self._user(template, shown, self._services(shared))
+        return Prompt([*frame, user], shown.masked, shown.labels, shown.annotations)
+
+    def _shared(self, alert: Alert) -> LabelSet:
+        """Return what all alerts of the class have in common."""
+        return {name: value for name, value in alert.labels.items() if name not in self._per_object}
+
+    def _services(self, shared: LabelSet) -> Sequence[Service]:
+        may_leave = {value for name, value in shared.items() if ALL in self._labels or name in self._labels}
+        return self._context.services_of(shared, may_leave)
+
+    # Made once for each template, each example, and each example by a template: the context bounds how many there are.
+
+    def _system(self, template: int) -> _Message:
+        if template not in self._told:
+            content = self._templates[template].system(_CONSTANTS)
+            self._told[template] = {"role": "system", "content": content}
+        return self._told[template]
+
+    def _turns(self, template: int, example: int) -> tuple[_Message, _Message]:
+        """Return an example as the model meets it."""
+        key = template, example
+        if key not in self._examples:
+            given = self._context.examples[example]
+            if example not in self._of_examples:
+                self._of_examples[example] = self._shown(given.alert), self._services(self._shared(given.alert))
+            user = self._user(template, *self._of_examples[example])
+            self._examples[key] = user, {"role": "assistant", "content": given.answer}
+        return self._examples[key]
+
+    def _user(self, template: int, shown: _Shown, services: Sequence[Service]) -> _Message:
+        values: dict[str, object] = {
+            "alert": shown.text,
+            "labels": _inlined(shown.labels),
+            "annotations": _inlined(shown.annotations),
+            "services": [{"name": _inline(one.name), "about": _inline(one.about)} for one in services],
+        }
+        return {"role": "user", "content": self._templates[template].user(_CONSTANTS, values)}
+
+    def _shown(self, alert: Alert) -> _Shown:
         labels = _allowed(alert.labels, self._labels, sorted(alert.labels, key=_telling_first))
         annotations = _allowed(alert.annotations, self._annotations, sorted(alert.annotations))
         fields = [
@@ -145,14 +249,7 @@ class Prompts:
             (cut(name, NAME_LENGTH), cut(value, VALUE_LENGTH))
             for name, value in zip(masked.texts[::2], masked.texts[1::2], strict=True)
         ]
-        shown = {"labels": dict(pairs[: len(labels)]), "annotations": dict(pairs[len(labels) :])}
-        values: dict[str, object] = {
-            part: {_inline(name): _inline(value) for name, value in mapping.items()} for part, mapping in shown.items()
-        }
-        values["alert"] = fenced(json.dumps(shown, ensure_ascii=False, indent=1))
-        user = self._template.user(_CONSTANTS, values)
-        messages = [{"role": "system", "content": self._system}, {"role": "user", "content": user}]
-        return Prompt(messages, masked, **shown)
+        return _Shown(masked, dict(pairs[: len(labels)]), dict(pairs[len(labels) :]))
 
     def _fields(self, name: str, value: str, *, shared: bool) -> tuple[Field, Field]:
         shared = shared and name not in self._per_object
@@ -190,6 +287,10 @@ def fenced(data: str) -> str:
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else _by_number(c) for c in text)
+
+
+def _inlined(texts: Mapping[str, str]) -> dict[str, str]:
+    return {_inline(name): _inline(text) for name, text in texts.items()}
 
 
 def _inline(text: str) -> str:

@@ -39,8 +39,10 @@ _ROUND: Final = "_round"
 class TemplateError(Exception):
     """The template cannot be used. The message says why, never what an alert says."""
 
-    def __init__(self, line: int, message: str) -> None:
+    def __init__(self, name: str, line: int, message: str) -> None:
         super().__init__(message)
+        self.name = name
+        """Of its file."""
         self.line = line
 
 
@@ -82,7 +84,7 @@ class Template:
             except Exception:  # noqa: BLE001 # it raises again, with the template's own lines
                 template.environment.handle_exception()
         except Exception as exc:  # noqa: BLE001 # a template can fail in every way that Python can
-            raise TemplateError(self._line(exc) or begins[block], _why(exc, values)) from None
+            raise TemplateError(self.name, self._line(exc) or begins[block], _why(exc, values)) from None
         return "".join(pieces)
 
     def _line(self, exc: Exception) -> int | None:
@@ -95,16 +97,16 @@ class Template:
         import jinja2
 
         if len(self.text) > TEXT_LIMIT:
-            raise TemplateError(1, f"is longer than {TEXT_LIMIT} characters")
+            raise TemplateError(self.name, 1, f"is longer than {TEXT_LIMIT} characters")
         environment = _environment()
         try:
             tree = environment.parse(self.text, filename=self.name)
             begins = _restrict(tree, environment)
             code = environment.compile(tree, filename=self.name)
         except jinja2.TemplateSyntaxError as exc:
-            raise TemplateError(exc.lineno, exc.message or "unreadable") from None
+            raise TemplateError(self.name, exc.lineno, exc.message or "unreadable") from None
         except RecursionError:
-            raise TemplateError(1, "is nested too deeply") from None
+            raise TemplateError(self.name, 1, "is nested too deeply") from None
         return jinja2.Template.from_code(environment, code, dict(environment.globals)), begins
 
 

@@ -118,12 +118,12 @@ def _given(arguments: argparse.Namespace) -> Mapping[str, Sequence[str]]:
 
 
 def _load(file: Path | None, flags: Mapping[str, Sequence[str]] = {}) -> config.Loaded:
-    """Return the settings that hold. Raises ConfigError, also for the template they name."""
+    """Return the settings that hold. Raises ConfigError, also for the files of prompts they name."""
     loaded = config.load(file, environ=os.environ, flags=flags)
-    if loaded.settings.llm.prompt_file:
+    if loaded.settings.llm.prompt_file or loaded.settings.llm.context_file:
         from proxy.app import chosen_prompts  # late: nothing else here needs it
 
-        chosen_prompts(loaded.settings)
+        loaded = replace(loaded, warnings=(*loaded.warnings, *chosen_prompts(loaded.settings).doubts()))
     if loaded.settings.llm.budget.usd_per_day:
         from proxy.app import unpriced  # late, as above
 

@@ -327,6 +327,11 @@ class Llm(Section):
         default=None,
         description="A template of your own for what the model is told and shown.",
     )
+    context_file: Annotated[Path | None, FileKind()] = setting(
+        default=None,
+        description="A file of your own with what the model should know: services and what they are, examples of "
+        "verdicts, templates for some alerts. [What is in it](prompt.md#context-of-your-own) leaves as it is written.",
+    )
     stream: bool = setting(
         default=True,
         description="Whether answers are read while they are written, so that labels do not wait for the text. "

@@ -208,7 +208,9 @@ def test_the_version_names_all_that_shapes_a_prompt():
 def test_a_template_that_fails_at_one_alert_says_where_and_not_what_the_alert_says():
     brittle = Prompts(Template(BRITTLE + "{% endif %}{% endblock %}", "p.jinja"))
     brittle.check()
-    with pytest.raises(ClassifierUnusable, match=r"^the template of the prompt, line 2: y is undefined") as failed:
+    with pytest.raises(
+        ClassifierUnusable, match=r"^the template of the prompt, line 2 of p.jinja: y is undefined"
+    ) as failed:
         brittle.render(Alert({"alertname": "X", "secret": "hunter2"}))
     assert "hunter2" not in str(failed.value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,6 +136,21 @@ async def test_whatever_an_alert_says_its_neighbours_are_shown_as_they_are(proxy
         assert model.calls[-1] in ([f"Hostile{n}", f"Shown{n}"], [f"Hostile{n}"], [f"Shown{n}"])
     both = [call for call in model.calls if len(call) == 2]
     assert len(both) == len(INJECTIONS)
+
+
+async def test_alerts_with_prompts_of_their_own_share_calls_among_themselves(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(composition, "WaitingAllowance", lambda _: WaitingAllowance(1e6))
+    template = "{% block system %}You know databases.{% endblock %}{% block user %}{{ alert }}{% endblock %}"
+    (tmp_path / "db.jinja").write_text(template)
+    (tmp_path / "context.yaml").write_text("prompts:\n  - matchers: ['team=\"db\"']\n    file: db.jinja\n")
+    async with FakeProvider(model := Model(ruled)) as provider:
+        async with whole(provider, llm__context_file=str(tmp_path / "context.yaml"), **FLAGS) as proxy:
+            await proxy.ready()
+            sent = [posted(f"DiskFull{n}", severity="warning", **({"team": "db"} if n % 2 else {})) for n in range(6)]
+            assert await labels(proxy, *sent) == [{"ai_severity": "warning", "ai_category": "storage"}] * 6
+        assert sorted(model.calls) == [[f"DiskFull{n}" for n in (0, 2, 4)], [f"DiskFull{n}" for n in (1, 3, 5)]]
+        systems = {request.json["messages"][0]["content"][:18] for request in provider.requests}
+    assert systems == {"You know databases", "You classify alert"}
 
 
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "openai"])
