@@ -33,7 +33,9 @@ from proxy.alert import LabelSet
 
 PATTERN_LENGTH = 1000
 """Longer regular expressions are refused."""
-_SET_MEMORY, _SET_MEMORY_PER_INSTRUCTION = 8 << 20, 1024
+PATTERN_MEMORY = 1 << 20
+"""Bytes that suffice for a pattern a person writes. To make a larger one holds up everything else for 0.1 s."""
+_SET_MEMORY, _SET_MEMORY_PER_INSTRUCTION = 1 << 20, 1024
 """Bytes that a set of patterns may use; RE2 begins anew with its automaton when they are full."""
 
 
@@ -60,7 +62,7 @@ class Matcher:
             raise ValueError('a matcher needs a label name, for example alertname="Watchdog"')
         object.__setattr__(self, "op", Op(self.op))
         if self.op in (Op.REGEX, Op.NOT_REGEX):
-            object.__setattr__(self, "_pattern", Pattern(self.value))
+            object.__setattr__(self, "_pattern", Pattern(self.value, memory=PATTERN_MEMORY))
 
     @property
     def pattern(self) -> Pattern | None:
@@ -147,17 +149,19 @@ def _quoted(text: str) -> str:
 class Pattern:
     """A regular expression of RE2, the language of Go and so of Alertmanager, in time linear in the text.
 
-    Raises ValueError for what RE2 cannot read: backreferences and lookaround among it, which have no linear time.
+    Raises ValueError for what RE2 cannot read: backreferences and lookaround among it, which have no linear time; and
+    for what would take it more than `memory` bytes.
     """
 
     __slots__ = ("_compiled", "text")
 
-    def __init__(self, text: str, *, ignore_case: bool = False) -> None:
+    def __init__(self, text: str, *, ignore_case: bool = False, memory: int = 8 << 20) -> None:
         if len(text) > PATTERN_LENGTH:
             raise ValueError(f"a regular expression longer than {PATTERN_LENGTH} characters: split it")
         options = re2.Options()
         options.case_sensitive = not ignore_case
         options.log_errors = False
+        options.max_mem = memory
         try:
             self._compiled = re2.compile(text, options)
         except re2.error as exc:

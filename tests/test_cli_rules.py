@@ -13,7 +13,7 @@ from configuring import REPOSITORY
 from fakes import body, posted
 
 from proxy import cli
-from proxy.classification.rules.table import COUNTED_SIZE, LABELS, RULES, SIZE
+from proxy.classification.rules.table import COLUMNS, MATCHERS_WEIGHT, PATTERNS_WEIGHT, RULES, SIZE
 
 OWN = """\
 version: 1
@@ -138,9 +138,10 @@ def test_the_reference_names_the_limits():
     page = (REPOSITORY / "docs" / "reference" / "rules.md").read_text(encoding="utf-8")
     limits = dict(re.findall(r"^\| ([^|]*?) \| ([0-9,]+)[; a-z]*.*\|$", page.split("## Limits")[1], re.MULTILINE))
     assert limits["rules, overrides"] == f"{RULES:,}"
-    assert limits["different labels in matchers"] == f"{LABELS}"
+    assert limits["kinds of matchers: a label and a comparison"] == f"{COLUMNS}"
     assert limits["instructions of its regular expressions together"] == f"{SIZE:,}"
-    assert limits["instructions of those with a counted repetition, such as `x{3,9}`"] == f"{COUNTED_SIZE:,}"
+    assert limits["weight of its patterns together"] == f"{PATTERNS_WEIGHT:,}"
+    assert limits["weight of the regular expressions on labels together"] == f"{MATCHERS_WEIGHT:,}"
 
 
 def test_nothing_to_check_is_wrong_usage(capsys):

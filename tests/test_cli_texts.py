@@ -233,6 +233,11 @@ def test_a_decision_is_shown_with_the_labels_that_are_to_be_ended():
             "state": "firing",
             "expires_in_seconds": 3 * 86_400 + 5 * 3600 + 59,
             "former": [{"ai_severity": "info"}, {}],
+            "rules_now": {
+                "hash": "0123456789ab",
+                "severity": {"is": "info", "by": "author", "at": "severity=low"},
+                "category": {"is": "storage", "by": "disk", "at": "my-rules.yaml:4"},
+            },
         }
     )
     assert shown == (
@@ -243,7 +248,9 @@ def test_a_decision_is_shown_with_the_labels_that_are_to_be_ended():
         "expires in    3d5h, unless it is seen again\n"
         "added labels  none\n"
         'to be ended   ai_severity="info"\n'
-        "              no labels of ours"
+        "              no labels of ours\n"
+        "rules now     severity info, from the author (severity=low)\n"
+        "              category storage, from rule disk (my-rules.yaml:4)"
     )
 
 

@@ -123,6 +123,80 @@ async def test_another_table_of_rules_holds_for_alerts_not_seen_yet(proxy, tmp_p
     assert json.loads(await proxy.get("/api/v1/status"))["rules"] == seen[2]["rules"]
 
 
+def gone(link, good):
+    link.unlink()
+
+
+def a_directory(link, good):
+    link.unlink()
+    link.mkdir()
+
+
+def cut_off(link, good):
+    good.write_text(good.read_text()[:-8])
+
+
+def not_text(link, good):
+    good.write_bytes(b"\xff\xfe")
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (gone, "No such file or directory"),
+        (a_directory, "Is a directory"),
+        (cut_off, "my-rules.yaml:2: not YAML"),
+        (not_text, "it is not text"),
+    ],
+)
+async def test_a_table_that_cannot_be_used_leaves_the_last_good_one(proxy, tmp_path, broken, why):
+    (tmp_path / "..first").mkdir()
+    good, link = tmp_path / "..first" / "my-rules.yaml", tmp_path / "my-rules.yaml"
+    good.write_text("version: 1\noverrides: {First: {severity: noise}, Second: {severity: noise}}")
+    link.symlink_to(good)
+    proxy.write(rules=f"file: {link}")
+    assert (await proxy.reload())[0] == 200
+    broken(link, good)
+    status, answer = await proxy.reload()
+    assert (status, why in answer) == (500, True), answer
+    assert "aiproxy_config_last_reload_successful 0.0" in await proxy.get("/metrics")
+    assert why in str(json.loads(await proxy.get("/api/v1/status"))["configuration"]["problems"])
+    assert await proxy.labels(posted("First")) == ["noise"]
+
+
+async def test_a_table_is_swapped_as_kubernetes_does_it(proxy, tmp_path):
+    for name, severity in (("..first", "noise"), ("..second", "critical")):
+        (tmp_path / name).mkdir()
+        table = f"version: 1\noverrides: {{A: {{severity: {severity}}}, B: {{severity: {severity}}}}}"
+        (tmp_path / name / "my-rules.yaml").write_text(table)
+    (tmp_path / "..data").symlink_to("..first")
+    (tmp_path / "my-rules.yaml").symlink_to("..data/my-rules.yaml")
+    proxy.write(rules=f"file: {tmp_path / 'my-rules.yaml'}")
+    await proxy.reload()
+    assert await proxy.labels(posted("A")) == ["noise"]
+    (tmp_path / "..new").symlink_to("..second")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    await proxy.reload()
+    assert await proxy.labels(posted("A"), posted("B")) == ["noise", "critical"]
+
+
+async def test_a_decision_is_shown_with_what_the_table_says_now(proxy, tmp_path):
+    table = tmp_path / "my-rules.yaml"
+    proxy.write(rules=f"file: {table}")
+    table.write_text("version: 1\noverrides: {DiskFull: {severity: noise}}")
+    await proxy.reload()
+    await proxy.labels(posted("DiskFull"))
+    table.write_text("version: 1\n\noverrides: {DiskFull: {severity: info}}")
+    await proxy.reload()
+    [listed] = json.loads(await proxy.get("/api/v1/decisions"))["decisions"]
+    found = json.loads(await proxy.get(f"/api/v1/decisions/{listed['fingerprint']}"))
+    assert found["added"]["labels"]["ai_severity"] == "noise"
+    now = found["rules_now"]
+    assert now["hash"] == json.loads(await proxy.get("/api/v1/status"))["rules"]["hash"]
+    assert now["severity"] == {"is": "info", "by": "override", "at": f"{table}:3"}
+    assert (now["category"]["is"], now["category"]["by"]) == ("storage", "filesystem-full")
+
+
 async def test_a_reload_that_begins_later_ends_later(proxy, monkeypatch):
     read, begun, gate = reload.read_rules, asyncio.Event(), asyncio.Event()
 

@@ -15,6 +15,7 @@ from yarl import URL
 from proxy.admin.answers import error, refuse_unknown
 from proxy.admin.decisions import Decisions
 from proxy.admin.modes import CurrentMode, Modes, ModeSwitch
+from proxy.alert import LabelSet
 from proxy.decisions.canary import Canary
 from proxy.decisions.directory import Directory
 from proxy.errors import ConfigError
@@ -33,6 +34,7 @@ def admin_api(
     switch: ModeSwitch,
     canary: Callable[[], Canary],
     directory: Directory,
+    explained: Callable[[LabelSet], dict[str, Any]],
     ready: Callable[[], bool],
     status: Callable[[], Mapping[str, Any]],
     reload: Callable[[], Awaitable[None]],
@@ -41,13 +43,14 @@ def admin_api(
 ) -> web.Application:
     """Return the admin listener's application.
 
-    `canary` gives what is configured, `status` a JSON object; `reload` raises ConfigError. Everything but OPEN needs
+    `canary` gives what is configured, `explained` what the rules say of labels, and `status` JSON objects; `reload`
+    raises ConfigError. Everything but OPEN needs
     `token` as a bearer token where there is one. With an empty `token` it is open on a `loopback` listener, and closed
     to everybody on any other.
     """
     api = _Api(registry, ready, status, reload)
     modes = Modes(current, switch, canary)
-    decisions = Decisions(directory)
+    decisions = Decisions(directory, explained)
     app = web.Application(middlewares=[_guard(token, loopback), _refuse], client_max_size=MIB)
     app.router.add_get("/-/healthy", api.healthy)
     app.router.add_get("/-/ready", api.ready)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from proxy.admin.answers import error, read_object
-from proxy.alert import Identity
+from proxy.alert import Identity, LabelSet
 from proxy.decisions.directory import Directory
 from proxy.errors import LookupTimeout, StoreError
 from proxy.matchers import Matcher, parse_matchers
@@ -26,8 +26,10 @@ _WHICH: Final = (
 class Decisions:
     """The handlers."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, explained: Callable[[LabelSet], dict[str, Any]]) -> None:
+        """`explained` says what the rules as they are now have to say of an alert's labels."""
         self._directory = directory
+        self._explained = explained
 
     async def list(self, request: web.Request) -> web.Response:
         """Answer with the decisions on alerts for which all of the filter holds."""
@@ -49,7 +51,9 @@ class Decisions:
             return error(400, str(exc))
         except LookupTimeout as exc:
             return error(503, str(exc))
-        return web.json_response(entry.shown()) if entry else _unknown(fingerprint)
+        if entry is None:
+            return _unknown(fingerprint)
+        return web.json_response(entry.shown() | {"rules_now": self._explained(entry.listed.original)})
 
     async def forget(self, request: web.Request) -> web.Response:
         """Drop decisions: their alerts are decided anew when they come next."""

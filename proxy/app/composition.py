@@ -295,6 +295,7 @@ async def build(
             switch=switch,
             canary=lambda: canary_of(reload.settings),
             directory=Directory(living, store, reach),
+            explained=rules.explained,
             reload=reload,
             ready=serving.is_set,
             status=status,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import structlog
 
-from proxy.alert import Alert
+from proxy.alert import Alert, LabelSet
 from proxy.classification.classification import Classification, Severity
 from proxy.classification.rules import Rules
 from proxy.config import Settings
@@ -37,6 +38,19 @@ class CurrentRules:
 
     def overridden(self, alert: Alert, verdict: Classification) -> Classification:
         return self.rules.overridden(alert, verdict)
+
+    def explained(self, labels: LabelSet) -> dict[str, Any]:
+        """Return what the rules say of these labels now, and which rule, file and line says it, as a JSON object.
+
+        What was decided of an alert that fires may come from another table, from a model, or from another proxy.
+        """
+        alert = Alert(labels)
+        verdict, why = self.rules.classify(alert), self.rules.explain(alert)
+        return {
+            "hash": self.rules.hash,
+            "severity": {"is": verdict.severity.value, "by": why.severity.by, "at": why.severity.at},
+            "category": {"is": verdict.category.value, "by": why.category.by, "at": why.category.at},
+        }
 
     def use(self, rules: Rules) -> None:
         """Go by other rules from now on."""

@@ -66,8 +66,13 @@ def decision(found: Object) -> str:
         ("added labels", _labels(found["added"]["labels"]) or "none"),
         *_named("annotations", [f"{name}: {text}" for name, text in found["added"]["annotations"].items()]),
         *_named("to be ended", [_labels(labels) or "no labels of ours" for labels in found["former"]]),
+        *_named("rules now", [_now(found["rules_now"], what) for what in ("severity", "category")]),
     ]
     return _facts(lines)
+
+
+def _now(rules: Object, what: str) -> str:
+    return f"{what} {rules[what]['is']}, from {_reason(rules[what])}"
 
 
 def forgotten(found: Object) -> str:

@@ -55,6 +55,7 @@ async def admin(aiohttp_client):
             switch=switch,
             canary=lambda: CONFIGURED,
             directory=Directory(living, store, Reach(shared=store.shared, on_error=lambda: None)),
+            explained=lambda labels: {"hash": "0123456789ab", "of": dict(labels)},
             ready=lambda: ready,
             status=lambda: {"version": "1"},
             reload=reload,

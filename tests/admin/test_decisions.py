@@ -45,6 +45,13 @@ async def test_decisions_are_listed_and_filtered(admin):
     assert found["decisions"][0]["added"] == {"labels": OURS, "annotations": {}}
 
 
+async def test_one_is_shown_with_what_the_rules_say_of_it_now(admin):
+    client = await admin()
+    alert = has(client, "A", team="db")
+    answered = await client.get(f"/api/v1/decisions/{fingerprint(alert.labels)}")
+    assert (await answered.json())["rules_now"] == {"hash": "0123456789ab", "of": dict(alert.labels)}
+
+
 async def test_a_hundred_are_listed_unless_told_otherwise(admin):
     client = await admin()
     for n in range(120):

@@ -34,12 +34,41 @@ def test_the_shipped_table_is_sound():
     assert problems(SHIPPED) == []
 
 
-def test_every_shipped_rule_decides_one_of_its_examples():
+def test_every_shipped_rule_is_tried():
+    assert not_tried(SHIPPED) == []
+
+
+def test_every_shipped_rule_decides_on_each_of_its_examples():
     for rule in SHIPPED.rules:
         assert rule.examples, rule.name
         for name in rule.examples:
             found = SHIPPED.explain(alert(name))
             assert rule.name in (found.category.by, found.severity.by), name
+
+
+LAST = "tests:\n"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param("  - {name: new, pattern: zzz, category: other}\n", id="a rule without an example"),
+        pytest.param(
+            "  - {name: new, pattern: zzz, category: other, examples: [DiskFull]}\n", id="one it does not match"
+        ),
+        pytest.param("  - {name: new, pattern: disk full, category: other, examples: [DiskFull]}\n", id="one shadowed"),
+        pytest.param("  - {name: new, pattern: zzz, severity: info, examples: [WatchdogZzz]}\n", id="fine"),
+    ],
+)
+def test_a_rule_that_no_example_reaches_does_not_pass_as_tested(row):
+    rules = Rules.parse(TABLE.replace("\n" + LAST, "\n" + row + LAST), "t")
+    assert not_tried(rules) == ([] if "Watchdog" in row else ["new"])
+
+
+def not_tried(rules: Rules) -> list[str]:
+    """Return the rules that decide on none of their examples."""
+    why = {rule.name: [rules.explain(alert(name)) for name in rule.examples] for rule in rules.rules}
+    return [name for name, found in why.items() if not any(name in (w.category.by, w.severity.by) for w in found)]
 
 
 def test_every_shipped_rule_with_a_category_helps_people():
@@ -67,9 +96,26 @@ def test_an_alert_that_no_rule_knows_gets_a_text_and_first_steps_all_the_same():
         ],
         *[(word, Severity.INFO) for word in ("info", "Informational", "notice", "low", "P5", "debug", "OK")],
         *[(word, Severity.NOISE) for word in ("none", "noise", "Ignore")],
-        *[(word, None) for word in ("gold", "1", "criticality", "not critical", "-")],
+        *[
+            (word, Severity.CRITICAL)
+            for word in (
+                "S1", "RED", "paging", "page-me", "catastrophic", "emerg", "Severity 1", "severity_1", "Highest",
+                "  critical\t", "cri\u200btical", "\ufeffCRIT\u00a0", "critical (page)", "P1 - Critical", "1 - page",
+                "[critical]", "page / warning", "P2 (critical)",
+            )
+        ],
+        *[(word, Severity.WARNING) for word in ("S2", "amber", "Yellow", "moderate", "2 - High", "Sev2 (High)")],
+        *[(word, Severity.INFO) for word in ("S5", "green", "Lowest", "5 - low")],
+        *[
+            (word, None)
+            for word in (
+                "gold", "1", "0", "5", "criticality", "not critical", "-", "()", "1 - 2", "not-critical",
+                "pre-critical", "critical-ish", "critical (or not)", "pre - critical", "uncritical", "critical, maybe",
+                "critical" + " " * 64, "critical" * 100_000,
+            )
+        ],
     ],
-)
+)  # fmt: skip
 def test_words_of_authors(word, severity):
     assert SHIPPED.author_severity(alert("X", severity=word)) == severity
 

@@ -112,7 +112,7 @@ RULE = "version: 1\nrules:\n- name: a\n  pattern: x\n  category: other\n"
         ),
         pytest.param(
             RULE + "  recommendations: [a, b, c, d]",
-            ["t:6: 4 recommendations, at most 3 are shown"],
+            ["t:6: 4 recommendations, want at most 3"],
             id="many recommendations",
         ),
         pytest.param(
@@ -212,30 +212,13 @@ def many(rules: int, row: str) -> str:
     return "version: 1\nrules:\n" + "".join(f"- {{name: r{n}, severity: info, {row % n}}}\n" for n in range(rules))
 
 
-def test_a_table_that_would_be_slow_is_refused():
-    assert mistakes(many(RULES + 1, "pattern: 'a%d'")) == [
-        "t:1: 2001 rules, want at most 2000; one pattern may stand for many names: (a|b)"
-    ]
-    assert mistakes(many(65, "match: ['l%d=x']")) == ["t:1: matchers about 65 different labels, want at most 64"]
-    [size] = mistakes(many(100, f"pattern: '{'abc' * 200}%d'"))
-    assert size.startswith("t:1: its regular expressions have 6")
-    assert size.endswith(" instructions, want at most 50000: fewer or shorter ones")
-    [counted] = mistakes(many(20, "match: ['pod=~\"(a|b)*a(a|b){20}%d\"']"))
-    assert counted.startswith("t:1: its regular expressions with counted repetitions, such as x{3,9}, have ")
-    assert counted.endswith(" instructions, want at most 1000: use + or * instead")
-    overrides = "".join(f"  A{n}: {{severity: info}}\n" for n in range(RULES + 1))
-    assert mistakes("version: 1\noverrides:\n" + overrides) == [
-        "t:1: 2001 overrides, want at most 2000; one pattern may stand for many names: (a|b)"
-    ]
-
-
 def test_a_pattern_that_many_rules_share_is_counted_once():
     assert len(read(many(RULES, f"match: ['job=~\"{'abc' * 100}\"', 'a=\"%d\"']"), "t").rules) == RULES
 
 
 def test_a_table_of_2000_rules_is_read_and_asked():
-    rules = Rules.parse(many(RULES, "pattern: '\\\\bword %d\\\\b'").replace("\\\\", "\\"), "t")
-    assert rules.explain(Alert({"alertname": "a word 1999"})).severity.by == "r1999"
+    rules = Rules.parse(many(RULES, "pattern: '\\bword\\b', match: ['x=\"%d\"']"), "t")
+    assert rules.explain(Alert({"alertname": "a word", "x": "1999"})).severity.by == "r1999"
 
 
 @pytest.mark.parametrize("pattern", [r"((((a+)+)+)+)+$", r"(a|aa)+$", r"(a|a?)+$", r"(.*a){1,12}$", r"^(a*)*(a*)*b"])

@@ -12,18 +12,19 @@ from pathlib import Path
 
 from proxy.alert import Alert, LabelSet
 from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
+from proxy.classification.rules.authors import said
 from proxy.classification.rules.conditions import Conditions, positions
-from proxy.classification.rules.reading import normal, read
+from proxy.classification.rules.reading import read
 from proxy.classification.rules.table import AUTHOR, DEFAULT, OVERRIDE, Override, Table, Text
 from proxy.errors import ConfigError
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Part of Rules.hash. To be raised when the same table may give another verdict than before."""
 _REMEMBERED = 4096
 _CONFIDENCE = (Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH)
 _SHIPPED = "rules.yaml"
-_FILE_LENGTH = 2_000_000
-"""Characters of a table. 2,000 rules with all their texts take less."""
+_FILE_LENGTH = 1_500_000
+"""Bytes of a table. 2,000 rules with all their texts take less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Rules:
         self.rules = tuple(rule for table in tables for rule in table.rules)
         first_wins = tables[::-1]
         self._labels = tuple(dict.fromkeys(label for table in tables for label in table.author_labels))
+        self._wanted = frozenset(self._labels)
         self._words = {word: severity for table in first_wins for word, severity in table.author_words.items()}
         self._defaults = {category: text for table in first_wins for category, text in table.defaults.items()}
         self._overrides = {name: override for table in first_wins for name, override in table.overrides.items()}
@@ -81,13 +83,15 @@ class Rules:
     def with_own(cls, path: Path) -> Rules:
         """Return the table of the file, and the shipped one behind it. Raises ConfigError, as `parse` does."""
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                content = file.read(_FILE_LENGTH + 1)
+            text = content.decode("utf-8-sig" if len(content) <= _FILE_LENGTH else "latin-1")
         except OSError as exc:
             raise ConfigError([f"rules.file: cannot read {path}: {exc.strerror}"]) from None
         except ValueError:  # not UTF-8; or a path with a zero byte
             raise ConfigError([f"rules.file: cannot read {path}: it is not text"]) from None
-        if len(text) > _FILE_LENGTH:
-            raise ConfigError([f"rules.file: {path} has {len(text)} characters, want at most {_FILE_LENGTH}"])
+        if len(content) > _FILE_LENGTH:
+            raise ConfigError([f"rules.file: {path} has more than {_FILE_LENGTH} bytes, want fewer"])
         return cls(read(text, str(path)), *cls.shipped().tables)
 
     def classify(self, alert: Alert) -> Classification:
@@ -155,11 +159,11 @@ class Rules:
     def _author(self, labels: LabelSet) -> tuple[Severity | None, str]:
         """Return the author's severity, and the label that says it."""
         # Sorted, so that of severity and Severity the usual spelling wins on every replica.
-        spelled = {name.lower(): name for name in sorted(labels)}
+        spelled = {name.lower(): name for name in sorted(name for name in labels if name.lower() in self._wanted)}
         for wanted in self._labels:
             name = spelled.get(wanted)
             if name is not None and labels[name]:
-                severity = self._words.get(normal(labels[name]))
+                severity = said(labels[name], self._words)
                 if severity is not None:
                     return severity, name
         return None, ""

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, reduce
+from operator import or_
 
 from proxy.alert import LabelSet
 from proxy.classification.rules.table import Rule
 from proxy.matchers import Matcher, Op, Pattern, PatternSet
 
-NAME_LENGTH = 120
-"""So many characters of an alertname are searched for words."""
-VALUE_LENGTH = 300
-"""So many characters of a label's value are shown to regular expressions."""
-_REMEMBERED = 4096
+NAME_LENGTH = 80
+"""So many characters of an alertname are searched for words. The longest of 1,234 public ones has 58."""
+VALUE_LENGTH = 128
+"""So many bytes of a label's value are shown to regular expressions, as whole characters."""
+_NAMES = 4096
+_VALUES = 1024
+"""Answers that are remembered: for names, and for each kind of matcher. Values may all be different."""
 
 _WORD = re.compile(
     r"""
@@ -56,7 +59,7 @@ class Conditions:
         self._columns = list(_columns(rules))
         patterns = [(1 << n, rule.pattern) for n, rule in enumerate(rules) if rule.pattern is not None]
         met = _regex(patterns, ignore_case=True)
-        self._named = lru_cache(maxsize=_REMEMBERED)(lambda name: met(words(name)))
+        self._named = lru_cache(maxsize=_NAMES)(lambda name: met(words(name)))
 
     def met(self, labels: LabelSet) -> int:
         """Return the rules that `labels` meet, up to the first that has a category."""
@@ -70,19 +73,25 @@ class Conditions:
 _Met = Callable[[str], int]
 
 
-def _columns(rules: Sequence[Rule]) -> Iterator[tuple[str, _Met]]:
-    """Yield columns: the label, and what tells the rules a value of it does not rule out.
+def kinds(rules: Sequence[Rule]) -> Mapping[tuple[str, Op, int], Sequence[tuple[int, Matcher]]]:
+    """Return the matchers of all rules by label and comparison, each with the bit of its rule.
 
-    A column has one matcher of a rule at most, so a rule with two of a kind about one label is in two columns.
+    Of those that must hold (`=`, `=~`) there is one of a rule at most in each: its second one is in another. Of those
+    that must not, any rules it out, so they stand together.
     """
-    columns: dict[tuple[str, Op, int], list[tuple[int, Matcher]]] = defaultdict(list)
+    found: dict[tuple[str, Op, int], list[tuple[int, Matcher]]] = defaultdict(list)
     for n, rule in enumerate(rules):
         seen: dict[tuple[str, Op], int] = defaultdict(int)
         for matcher in rule.match:
             key = (matcher.name, matcher.op)
-            columns[(*key, seen[key])].append((1 << n, matcher))
-            seen[key] += 1
-    for (label, op, _), entries in columns.items():
+            found[(*key, seen[key])].append((1 << n, matcher))
+            seen[key] += matcher.op in (Op.EQUAL, Op.REGEX)
+    return found
+
+
+def _columns(rules: Sequence[Rule]) -> Iterator[tuple[str, _Met]]:
+    """Yield columns: the label, and what tells the rules a value of it does not rule out."""
+    for (label, op, _), entries in kinds(rules).items():
         if op in (Op.EQUAL, Op.NOT_EQUAL):
             yield label, _equal(entries, positive=op is Op.EQUAL)
         else:
@@ -92,7 +101,7 @@ def _columns(rules: Sequence[Rule]) -> Iterator[tuple[str, _Met]]:
 
 
 def _equal(entries: Sequence[tuple[int, Matcher]], *, positive: bool) -> _Met:
-    asking = sum(bit for bit, _ in entries)
+    asking = reduce(or_, (bit for bit, _ in entries))
     by_value: dict[str, int] = defaultdict(int)
     for bit, matcher in entries:
         by_value[matcher.value] |= bit
@@ -105,7 +114,7 @@ def _equal(entries: Sequence[tuple[int, Matcher]], *, positive: bool) -> _Met:
 def _regex(
     entries: Sequence[tuple[int, Pattern]], *, ignore_case: bool = False, whole: bool = False, positive: bool = True
 ) -> _Met:
-    asking = sum(bit for bit, _ in entries)
+    asking = reduce(or_, (bit for bit, _ in entries), 0)
     by_text: dict[str, tuple[Pattern, int]] = {}
     for bit, pattern in entries:
         by_text[pattern.text] = pattern, by_text.get(pattern.text, (pattern, 0))[1] | bit
@@ -122,5 +131,11 @@ def _regex(
 
 
 def _remembering(met: _Met) -> _Met:
-    remembered = lru_cache(maxsize=_REMEMBERED)(met)
-    return lambda value: remembered(value[:VALUE_LENGTH])
+    remembered = lru_cache(maxsize=_VALUES)(met)
+    return lambda value: remembered(_shown(value))
+
+
+def _shown(value: str) -> str:
+    """Return what regular expressions see of a value."""
+    value = value[:VALUE_LENGTH]
+    return value if value.isascii() else value.encode()[:VALUE_LENGTH].decode(errors="ignore")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,24 +18,30 @@ from proxy.classification.classification import (
     Category,
     Severity,
 )
+from proxy.classification.rules.authors import normal
+from proxy.classification.rules.composing import compose
+from proxy.classification.rules.conditions import kinds
 from proxy.classification.rules.table import (
     AUTHOR,
-    COUNTED_SIZE,
+    COLUMNS,
     DEFAULT,
-    LABELS,
+    EXAMPLES,
     MATCHERS,
     OVERRIDE,
     RULES,
     RUNBOOK_LENGTH,
     SIZE,
+    WORD_LENGTH,
     Case,
     Override,
     Rule,
     Table,
     Text,
+    is_link,
 )
+from proxy.classification.rules.weighing import too_heavy
 from proxy.errors import ConfigError
-from proxy.matchers import Matcher, Pattern, parse_matcher
+from proxy.matchers import PATTERN_MEMORY, Matcher, Pattern, parse_matcher
 
 _TEXT_KEYS = ("summary", "recommendations", "runbook")
 _RULE_KEYS = ("name", "match", "pattern", "severity", "category", *_TEXT_KEYS, "examples")
@@ -46,11 +51,13 @@ _TABLE_KEYS = ("version", "author_severity", "categories", "rules", "overrides",
 _RESERVED = (AUTHOR, OVERRIDE, DEFAULT)
 _RULE_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _RULE_NAME_LENGTH = 32
-_DEPTH = 20
+_SHOWN = 64
+"""So many characters of a text are repeated in a message."""
+_LABELS, _WORDS, _MISTAKES = 64, 256, 100
+"""So many labels a test may have, words of authors a severity, and mistakes are told before reading ends."""
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
-_IGNORED = dict.fromkeys(map(ord, " \t\r\n-_"))
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -60,26 +67,8 @@ def read(text: str, origin: str) -> Table:
     return _Reader(origin).read(text)
 
 
-def normal(word: str) -> str:
-    """Return an author's word as it is compared."""
-    return word.casefold().translate(_IGNORED)
-
-
-def _compose(text: str) -> yaml.Node | None:
-    """Return the node that `text` is. Raises YAMLError, RecursionError."""
-    loader = getattr(yaml, "CSafeLoader", None)
-    if loader is None:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    # libyaml is ten times as fast, and composing crashes on endless nesting; its events are looked at first.
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEPTH:
-                raise RecursionError
-        return yaml.compose(text, Loader=loader)
-    except yaml.YAMLError:
-        return yaml.compose(text, Loader=yaml.SafeLoader)  # says it in plainer words
+class _TooManyError(Exception):
+    """There are more mistakes than anybody reads."""
 
 
 class _Reader:
@@ -88,15 +77,22 @@ class _Reader:
     def __init__(self, origin: str) -> None:
         self._origin = origin
         self._problems: list[tuple[int, str]] = []
+        self._expressions: set[str] = set()
+        self._size = 0
+        """Instructions of those."""
 
     def read(self, text: str) -> Table:
         try:
-            root = _compose(text)
-        except (yaml.YAMLError, RecursionError) as exc:
-            mark = getattr(exc, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            what = getattr(exc, "problem", None) or "a character or a nesting it does not allow"
-            raise ConfigError([f"{self._origin}:{line}: not YAML: {what}"]) from exc
+            return self._read(text)
+        except _TooManyError:
+            more = [f"{self._origin}: more mistakes than these {_MISTAKES}; reading ended there"]
+            raise ConfigError([*self._told(), *more]) from None
+
+    def _told(self) -> list[str]:
+        return [f"{self._origin}:{line}: {message}" for line, message in sorted(self._problems)]
+
+    def _read(self, text: str) -> Table:
+        root = compose(text, self._origin)
         if root is None:
             raise ConfigError([f"{self._origin}:1: empty, want version: 1 and rules:"])
         table = self._mapping(root, _TABLE_KEYS)
@@ -112,55 +108,41 @@ class _Reader:
             defaults=self._defaults(table.get("categories")),
             rules=tuple(self._rules(table.get("rules"))),
             overrides=self._overrides(table.get("overrides")),
-            cases=tuple(self._case(item) for item in self._items(table.get("tests"))),
+            cases=tuple(self._case(item) for item in self._items(table.get("tests"), RULES, "tests")),
         )
         self._measure(root, found)
         if self._problems:
-            raise ConfigError([f"{self._origin}:{line}: {message}" for line, message in sorted(self._problems)])
+            raise ConfigError(self._told())
         return found
 
     def _measure(self, root: yaml.Node, table: Table) -> None:
         """Note what would make a table slow."""
-        for what, many in (("rules", len(table.rules)), ("overrides", len(table.overrides))):
-            if many > RULES:
-                self._note(root, f"{many} {what}, want at most {RULES}; one pattern may stand for many names: (a|b)")
-        labels = {matcher.name for rule in table.rules for matcher in rule.match}
-        if len(labels) > LABELS:
-            self._note(root, f"matchers about {len(labels)} different labels, want at most {LABELS}")
-        # One that is there twice is asked once.
-        patterns = {
-            pattern.text: pattern
-            for rule in table.rules
-            for pattern in (rule.pattern, *(matcher.pattern for matcher in rule.match))
-            if pattern is not None
-        }
-        size = sum(pattern.size for pattern in patterns.values())
-        if size > SIZE:
-            self._note(
-                root, f"its regular expressions have {size} instructions, want at most {SIZE}: fewer or shorter ones"
-            )
-        counted = sum(pattern.size for pattern in patterns.values() if pattern.is_counted)
-        if counted > COUNTED_SIZE:
+        if self._size > SIZE:
+            return  # said where it happened, and nothing was read since
+        if (many := len(kinds(table.rules))) > COLUMNS:
             self._note(
                 root,
-                f"its regular expressions with counted repetitions, such as x{{3,9}}, have {counted} instructions, "
-                f"want at most {COUNTED_SIZE}: use + or * instead",
+                f"matchers of {many} kinds (a label and a comparison; two =~ of a rule about one label are two), "
+                f"want at most {COLUMNS}",
             )
+        self._problems += [(int(rule.at.rpartition(":")[2]), message) for rule, message in too_heavy(table.rules)]
 
     def _author(self, node: yaml.Node | None) -> tuple[list[str], dict[str, Severity]]:
         parts = self._mapping(node, ("labels", "words"))
-        labels = [label.lower() for label, _ in self._texts(parts.get("labels"))]
+        labels = [label.lower() for label, _ in self._texts(parts.get("labels"), _LABELS, "labels")]
         known: dict[str, Severity] = {}
         for severity, spellings in self._mapping(parts.get("words"), tuple(Severity)).items():
-            for text, at in self._texts(spellings):
-                if known.setdefault(normal(text), Severity(severity)) != severity:
+            for text, at in self._texts(spellings, _WORDS, "words"):
+                if len(text) > WORD_LENGTH:
+                    self._note(at, f"a word of {len(text)} characters, want at most {WORD_LENGTH}")
+                elif known.setdefault(normal(text), Severity(severity)) != severity:
                     self._note(at, f"{text} means {known[normal(text)]} already; keep it in one of the two lists")
         return labels, known
 
     def _rules(self, node: yaml.Node | None) -> list[Rule]:
         rules: list[Rule] = []
         lines: dict[str, int] = {}
-        for item in self._items(node):
+        for item in self._items(node, RULES, "rules", "; one pattern may stand for many names: (a|b)"):
             rule = self._rule(item)
             if rule.name in lines:
                 self._note(
@@ -180,18 +162,14 @@ class _Reader:
                 self._note(node, "the rule needs match or pattern, or it would hold for every alert")
             if not row.keys() & {"severity", "category", *_TEXT_KEYS}:
                 self._note(node, "the rule says nothing, want a severity, a category, a summary or another text")
-        name, examples = row.get("name"), row.get("examples")
-        match = tuple(self._matchers(row.get("match")))
-        if len(match) > MATCHERS:
-            self._note(row["match"], f"{len(match)} matchers, want at most {MATCHERS}")
         return Rule(
-            name=self._name(name),
-            match=match,
+            name=self._name(row.get("name")),
+            match=tuple(self._matchers(row.get("match"))),
             pattern=self._pattern(row.get("pattern")),
             severity=self._choice(row.get("severity"), Severity),
             category=self._choice(row.get("category"), Category),
             text=self._words(row),
-            examples=tuple(text for text, _ in self._texts(examples)),
+            examples=tuple(text for text, _ in self._texts(row.get("examples"), EXAMPLES, "examples")),
             at=self._at(node),
         )
 
@@ -201,7 +179,7 @@ class _Reader:
 
     def _overrides(self, node: yaml.Node | None) -> dict[str, Override]:
         found: dict[str, Override] = {}
-        for key, value in self._pairs(node):
+        for key, value in self._pairs(node, RULES, "overrides", "; rules are for many names at once"):
             name = self._text(key)
             row = self._mapping(value, _OVERRIDE_KEYS)
             if not row.keys() - {"force"}:
@@ -236,7 +214,7 @@ class _Reader:
         )
 
     def _labels(self, node: yaml.Node | None) -> LabelSet:
-        texts = ((self._text(key), self._text(value)) for key, value in self._pairs(node))
+        texts = ((self._text(key), self._text(value)) for key, value in self._pairs(node, _LABELS, "labels"))
         return {name: value for name, value in texts if name is not None and value is not None}
 
     def _words(self, row: dict[str, yaml.Node]) -> Text:
@@ -255,7 +233,7 @@ class _Reader:
 
     def _runbook(self, node: yaml.Node | None) -> str:
         text = self._text(node) or ""
-        if node is not None and text and not _is_link(text):
+        if node is not None and text and not is_link(text):
             # Not repeated: a URL may hold a password.
             self._note(
                 node,
@@ -279,21 +257,41 @@ class _Reader:
         return name or ""
 
     def _matchers(self, node: yaml.Node | None) -> Iterator[Matcher]:
-        for text, at in self._texts(node):
+        for text, at in self._texts(node, MATCHERS, "matchers"):
+            if self._size > SIZE:
+                return
             try:
-                yield parse_matcher(text)
+                matcher = parse_matcher(text)
             except ValueError as exc:
                 self._note(at, str(exc))
+                continue
+            self._count(matcher.pattern, at)
+            yield matcher
 
     def _pattern(self, node: yaml.Node | None) -> Pattern | None:
         text = self._text(node)
-        if node is None or text is None:
+        if node is None or text is None or self._size > SIZE:
             return None
         try:
-            return Pattern(text, ignore_case=True)
+            pattern = Pattern(text, ignore_case=True, memory=PATTERN_MEMORY)
         except ValueError as exc:
             self._note(node, str(exc))
             return None
+        self._count(pattern, node)
+        return pattern
+
+    def _count(self, pattern: Pattern | None, node: yaml.Node) -> None:
+        """Note when the table's expressions become too large together; one that is there twice is counted once."""
+        if pattern is None or pattern.text in self._expressions:
+            return
+        self._expressions.add(pattern.text)
+        self._size += pattern.size
+        if self._size > SIZE:
+            self._note(
+                node,
+                f"the regular expressions up to here have {self._size} instructions, want at most {SIZE}; fewer or "
+                "shorter ones",
+            )
 
     def _choice(self, node: yaml.Node | None, choices: type[_Choice]) -> _Choice | None:
         text = self._text(node)
@@ -305,9 +303,7 @@ class _Reader:
         return choices(text)
 
     def _recommendations(self, node: yaml.Node | None) -> tuple[str, ...]:
-        found = list(self._texts(node))
-        if node is not None and len(found) > RECOMMENDATIONS:
-            self._note(node, f"{len(found)} recommendations, at most {RECOMMENDATIONS} are shown")
+        found = list(self._texts(node, RECOMMENDATIONS, "recommendations"))
         for text, at in found:
             if len(text) > RECOMMENDATION_LENGTH:
                 self._note(at, f"recommendation of {len(text)} characters, want at most {RECOMMENDATION_LENGTH}")
@@ -329,37 +325,48 @@ class _Reader:
             return {}
         found: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
-            key = str(key_node.value)
-            if key not in keys:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._note(key_node, f"want a word as a key, one of {', '.join(keys)}")
+            elif (key := key_node.value) not in keys:
                 near = difflib.get_close_matches(key, keys, 1)
                 hint = f"did you mean {near[0]}?" if near else f"want one of {', '.join(keys)}"
-                self._note(key_node, f"unknown key {key}; {hint}")
+                self._note(key_node, f"unknown key {key[:_SHOWN]}; {hint}")
             elif key in found:
                 self._note(key_node, f"{key} is given twice; keep one")
             else:
                 found[key] = value
         return found
 
-    def _pairs(self, node: yaml.Node | None) -> Iterable[tuple[yaml.Node, yaml.Node]]:
-        """Return keys of any name, and their values."""
+    def _pairs(
+        self, node: yaml.Node | None, most: int, what: str, instead: str = ""
+    ) -> Iterable[tuple[yaml.Node, yaml.Node]]:
+        """Return keys of any name, and their values; none of them when they are more than `most`."""
         if node is None or node.tag == _NULL:
             return ()
         if not isinstance(node, yaml.MappingNode):
             self._note(node, "want a mapping")
             return ()
-        return list(node.value)
+        return self._few(node, most, what, instead)
 
-    def _items(self, node: yaml.Node | None) -> list[yaml.Node]:
+    def _items(self, node: yaml.Node | None, most: int, what: str, instead: str = "") -> Sequence[yaml.Node]:
+        """Return the items of a list; none of them when they are more than `most`."""
         if node is None or node.tag == _NULL:
             return []
         if not isinstance(node, yaml.SequenceNode):
             self._note(node, "want a list")
             return []
-        return list(node.value)
+        return self._few(node, most, what, instead)
 
-    def _texts(self, node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+    def _few(self, node: yaml.CollectionNode, most: int, what: str, instead: str) -> Sequence[Any]:
+        # An alias may stand for a long list in a thousand places: what is too long is not looked into.
+        if len(node.value) > most:
+            self._note(node, f"{len(node.value)} {what}, want at most {most}{instead}")
+            return ()
+        return tuple(node.value)
+
+    def _texts(self, node: yaml.Node | None, most: int, what: str) -> Iterator[tuple[str, yaml.Node]]:
         """Give the texts of a list, each with where it stands."""
-        for item in self._items(node):
+        for item in self._items(node, most, what):
             text = self._text(item)
             if text is not None:
                 yield text, item
@@ -371,26 +378,22 @@ class _Reader:
             self._note(node, "want a text")
             return None
         if node.tag != _STRING or not node.value.strip():
-            self._note(node, f"want a text; put {node.value or 'it'} in quotes if it is meant as one")
+            self._note(node, f"want a text; put {node.value[:_SHOWN] or 'it'} in quotes if it is meant as one")
             return None
-        return str(node.value)
+        text = str(node.value)
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            self._note(node, "half a character (a lone surrogate), which no label can have")
+            return None
+        return text
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self._origin}:{_line(node)}"
 
     def _note(self, node: yaml.Node, message: str) -> None:
         self._problems.append((_line(node), message))
+        if len(self._problems) >= _MISTAKES:
+            raise _TooManyError
 
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
-
-
-def _is_link(text: str) -> bool:
-    if len(text) > RUNBOOK_LENGTH or not text.isprintable() or " " in text:
-        return False
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:  # half an IPv6 address
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from proxy.alert import LabelSet
 from proxy.classification.classification import Category, Severity
@@ -11,14 +12,20 @@ from proxy.matchers import Matcher, Op, Pattern
 
 RULES = 2_000
 """So many rules a table may have, and so many overrides."""
-SIZE = 50_000
-"""So many instructions its regular expressions may have together. What a new alertname costs at worst grows with it."""
-COUNTED_SIZE = 1_000
-"""Those with a counted repetition: they are asked one by one."""
+SIZE = 30_000
+"""So many instructions its regular expressions may have together: memory, and time to read them."""
+PATTERNS_WEIGHT = 2_000
+"""So much its patterns may weigh together. What a new alertname costs at worst grows with it. The shipped ones fit."""
+MATCHERS_WEIGHT = 800
+"""The same of the regular expressions on labels, each counted for each label it is on."""
 MATCHERS = 16
 """So many matchers a rule may have."""
-LABELS = 64
-"""So many different labels the matchers of a table may be about."""
+COLUMNS = 100
+"""So many kinds of matchers a table may have: a label and a comparison."""
+EXAMPLES = 32
+"""So many examples a rule may have."""
+WORD_LENGTH = 64
+"""So many characters an author's severity may have."""
 RUNBOOK_LENGTH = 300
 
 AUTHOR, OVERRIDE, DEFAULT = "author", "override", "default"
@@ -98,3 +105,14 @@ class Table:
     overrides: Mapping[str, Override] = field(default_factory=dict)
     """By alertname."""
     cases: tuple[Case, ...] = ()
+
+
+def is_link(text: str) -> bool:
+    """Return whether `text` may be a runbook."""
+    if len(text) > RUNBOOK_LENGTH or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:  # half an IPv6 address
+        return False
