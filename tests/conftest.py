@@ -5,7 +5,12 @@ from itertools import count
 
 import pytest
 from fakes import FakeAlertmanager, fake_alertmanager
+from hypothesis import HealthCheck, settings
 from redis_servers import redis_cluster, redis_sentinel, redis_server
+
+# By itself hypothesis fails an example that takes 0.2 s, or is slow to be drawn: on a busy machine any may.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _prefixes = count()
 
