@@ -1,12 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 
 import pytest
+from built import Proxy
 from fakes import FakeAlertmanager, fake_alertmanager
 from hypothesis import HealthCheck, settings
 from redis_servers import redis_cluster, redis_sentinel, redis_server
+
+from proxy import app
+from proxy.classification.classifier import Classifier
+from proxy.config import Settings
 
 # By itself hypothesis fails an example that takes 0.2 s, or is slow to be drawn: on a busy machine any may.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +25,17 @@ _prefixes = count()
 async def alertmanager() -> AsyncIterator[FakeAlertmanager]:
     async with fake_alertmanager() as server:
         yield server
+
+
+@pytest.fixture
+async def proxy_with(alertmanager: FakeAlertmanager) -> AsyncIterator[Callable[..., Awaitable[Proxy]]]:
+    """Return a function that builds a proxy with some settings, and perhaps a model of the test's own."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(given: Settings, model: Classifier | None = None) -> Proxy:
+            return Proxy(alertmanager, await stack.enter_async_context(app.build(given, model=model)), model)
+
+        yield make
 
 
 @pytest.fixture
