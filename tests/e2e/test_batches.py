@@ -15,7 +15,6 @@ from fake_provider import FakeProvider, Request, Text
 from fakes import posted
 from injections import INJECTIONS
 from whole import Whole, added, whole
-from workers import PROVIDERS
 
 from proxy.app import composition
 from proxy.classification.allowance import WaitingAllowance
@@ -151,18 +150,6 @@ async def test_alerts_with_prompts_of_their_own_share_calls_among_themselves(tmp
         assert sorted(model.calls) == [[f"DiskFull{n}" for n in (0, 2, 4)], [f"DiskFull{n}" for n in (1, 3, 5)]]
         systems = {request.json["messages"][0]["content"][:18] for request in provider.requests}
     assert systems == {"You know databases", "You classify alert"}
-
-
-@pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "openai"])
-async def test_other_providers_are_asked_so_too(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(composition, "WaitingAllowance", lambda _: WaitingAllowance(1e6))
-    async with FakeProvider(model := Model(ruled)) as provider:
-        monkeypatch.setenv("OLLAMA_API_BASE", provider.url)
-        async with whole(provider, name, **FLAGS) as proxy:
-            await proxy.ready()
-            sent = [posted(f"DiskFull{n}", severity="warning") for n in range(5)]
-            assert await labels(proxy, *sent) == [{"ai_severity": "warning", "ai_category": "storage"}] * 5
-    assert list(map(len, model.calls)) == [5]
 
 
 async def test_a_storm_costs_a_fraction_of_the_calls(proxy: Whole):
