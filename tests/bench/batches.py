@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import statistics
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import structlog
 from batched import shown
 from fake_provider import FakeProvider, Paced, Request
 from storms import Storm
@@ -150,6 +152,7 @@ def main() -> None:
     parser.add_argument("--differs", type=int, default=15, metavar="PERCENT")
     parser.add_argument("--first", type=float, default=0.5, metavar="SECONDS")
     parser.add_argument("--rate", type=float, default=80, metavar="TOKENS_A_SECOND")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     asyncio.run(run(parser.parse_args()))
 
 
