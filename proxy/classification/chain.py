@@ -18,8 +18,10 @@ What counts for a model's breaker:
 Calls wait for a place here (see `queue`), and not in the classifiers: a turn begins with its place, so a queue of our
 own never looks like a slow model.
 
-Where one call may be about several alerts, whoever has no verdict that holds after it is asked about alone, in a call
-of its own. So is everybody when it fails in a way that one of them may be the reason of, or their number.
+Where one call may be about several alerts, none of them critical, whoever has no verdict that holds after it is asked
+about alone, in a call of its own. So is everybody when it fails in a way that one of them may be the reason of, or
+their number; such a failure says nothing about the provider, and after two of them in a row there are no calls about
+several for a while.
 """
 
 from __future__ import annotations
@@ -64,8 +66,17 @@ _NEXT: Final = (
     ClassifierOverBudget,
 )
 _FAILURES: Final = (ClassifierUnavailable, ClassifierTimeout, ClassifierRateLimited)
-_ALONE: Final = (ClassifierTimeout, ClassifierRejected, ClassifierInvalidAnswer, ClassifierOverBudget)
+_ALONE: Final = (
+    ClassifierUnavailable,  # a server may break down over one of the alerts
+    ClassifierTimeout,
+    ClassifierRejected,
+    ClassifierInvalidAnswer,
+    ClassifierOverBudget,
+)
 """Failures that may be due to one of the alerts in a call, or to how many they are."""
+_FAILED_BATCHES: Final = 2
+_UNBATCHED: Final = 600.0
+"""After so many failed calls about several in a row there are none for so many seconds."""
 
 
 @dataclass(slots=True)
@@ -146,6 +157,9 @@ class Chain:
         self._monotonic = monotonic
         self._priority = priority
         self._batching = batching
+        self._failed_batches = 0
+        self._batches_from = 0.0
+        """When calls about several are tried again."""
         self._places = Places[_About, Classification](
             concurrency, self._serve, together=batching.size if batching else 1, on_drop=on_drop
         )
@@ -171,13 +185,26 @@ class Chain:
         """
         if not any(link.ready for link in self._links):
             raise self._none_ready()
-        kind = self._batching.kind(alert) if self._batching else None
+        priority = self._priority(alert)
         about = _About(alert, early, seconds)
-        return await self._places.answer(Question(about, self._priority(alert), alert.name, kind))
+        return await self._places.answer(Question(about, priority, alert.name, self._kind(alert, priority)))
+
+    def _kind(self, alert: Alert, priority: Priority) -> Hashable | None:
+        """Return who may share a call with `alert`; None: nobody.
+
+        What is critical waits for no stranger, and hears its labels early.
+        """
+        if self._batching is None or priority is Priority.CRITICAL or self._monotonic() < self._batches_from:
+            return None
+        return self._batching.kind(alert)
 
     async def _serve(self, questions: Sequence[_Question]) -> None:
         if self._batching is not None and len(questions) > 1:
-            await self._serve_together(questions, self._batching)
+            if self._monotonic() < self._batches_from:  # they waited already when that was found out
+                for question in questions:
+                    self._places.alone(question)
+            else:
+                await self._serve_together(questions, self._batching)
             return
         [question] = questions
         [verdict] = await self._first_verdicts([question.subject])
@@ -188,10 +215,14 @@ class Chain:
         try:
             verdicts = await self._first_verdicts([question.subject for question in questions])
         except _ALONE:
+            self._failed_batches += 1
+            if self._failed_batches >= _FAILED_BATCHES:
+                self._batches_from = self._monotonic() + _UNBATCHED
             for question in questions:
                 batching.on_verdict("failed")
                 self._places.alone(question)
             return
+        self._failed_batches = 0
         for question, verdict in zip(questions, verdicts, strict=True):
             if verdict is not None and batching.holds(question.subject.alert, verdict):
                 batching.on_verdict("holds")
@@ -294,7 +325,7 @@ class _Heard:
 def _judge(permit: Permit, error: ClassifierError, abouts: Sequence[_About], seconds: float) -> None:
     """Tell the breaker what `error` means for it; see the module."""
     match error:
-        case ClassifierRejected() if len(abouts) > 1:
+        case _ if len(abouts) > 1 and isinstance(error, _ALONE):
             permit.abandoned()  # they are asked about alone now, and tell more
         case ClassifierRejected():
             permit.failed(seconds, subject=abouts[0].alert.labels.get("alertname", ""))

@@ -1,5 +1,7 @@
 """Who is next for one of a few places: by priority, and within one in turns by name.
 
+Each fourth place goes to the lowest priority that waits, since anybody can call anything critical.
+
 An alertname with a thousand classes waits as a crowd, and one with a single class is next but one: each name gets a
 place in turn. When too many wait, the one goes who has waited longest of the lowest priority, and not who comes: an
 alert that has waited so long has long left with what the rules said.
@@ -18,6 +20,8 @@ from typing import Final, Generic, TypeVar
 
 from proxy.errors import ClassifierBusy, ClassifierUnavailable
 
+FAIR: Final = 4
+"""Each so many-th place goes to the lowest priority."""
 WAITING_LIMIT: Final = 1000
 """Questions that may wait for a place."""
 
@@ -134,6 +138,8 @@ class Places(Generic[_Subject, _Answer]):
         self._on_drop = on_drop
         self._rows: dict[Priority, _Row[_Subject, _Answer]] = {priority: _Row() for priority in Priority}
         self._taken: set[_Shared[_Subject, _Answer]] = set()
+        self._in_a_row = 0
+        """So many places went to others while somebody of the lowest priority waited."""
 
     @property
     def waiting(self) -> int:
@@ -206,9 +212,14 @@ class Places(Generic[_Subject, _Answer]):
 
     def _next(self) -> Sequence[Question[_Subject, _Answer]]:
         """Take out whose turn it is, with company; empty when nobody waits."""
-        in_turn = (question for row in self._rows.values() for question in row.in_turn())
+        rows = list(self._rows.values())
+        if self._in_a_row + 1 >= FAIR:
+            rows.reverse()
+        in_turn = (question for row in rows for question in row.in_turn())
         if (first := next(in_turn, None)) is None:
             return []
+        passed_over = self._rows[max(Priority)] and first.priority is not max(Priority)
+        self._in_a_row = self._in_a_row + 1 if passed_over else 0
         taken = {first.name: first}
         while first.kind is not None and len(taken) < self._together and (other := next(in_turn, None)) is not None:
             if other.kind == first.kind:

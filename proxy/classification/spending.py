@@ -208,7 +208,8 @@ class Budget:
                 return Hold(self, model, size, alerts, self._day, estimate, needed)
             # Else midnight came in between, and there is more; or what others spent meanwhile makes it take more.
             if self._day == day and wanted.covers(needed):
-                self._block(needed)
+                if alerts == 1:  # else there may be enough for each of them alone
+                    self._block(needed)
                 raise self.refusal()
 
     def settled(self, hold: Hold, spent: Amounts) -> None:

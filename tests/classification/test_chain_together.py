@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -11,10 +12,12 @@ import pytest
 from fakes import an_alert, verdict
 
 from proxy.alert import Alert
+from proxy.classification import chain
 from proxy.classification.breaker import BreakerState, CircuitBreaker, Limits
 from proxy.classification.chain import BATCHED, Batching, Chain, Link
 from proxy.classification.classification import Classification, Severity
 from proxy.classification.classifier import Early, unheard
+from proxy.classification.queue import Priority
 from proxy.errors import (
     ClassifierError,
     ClassifierInvalidAnswer,
@@ -33,6 +36,7 @@ LIMITS = Limits(
     min_calls=50,
     reset_timeout=timedelta(seconds=30),
 )
+CRITICAL, NORMAL = Priority
 TOGETHER, ALONE, OTHER = verdict(), verdict(Severity.WARNING), verdict(Severity.NOISE)
 
 
@@ -75,6 +79,8 @@ class Made:
         *models: Model,
         holds: Callable[[Alert, Classification], bool] = lambda *_: True,
         limits: Limits = LIMITS,
+        priority: Callable[[Alert], Priority] = lambda _: NORMAL,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.links = [Link(str(n), model, CircuitBreaker(limits)) for n, model in enumerate(models)]
         self.outcomes: list[str] = []
@@ -83,6 +89,8 @@ class Made:
             self.links,
             timeout=timedelta(seconds=60),
             concurrency=2,
+            priority=priority,
+            monotonic=monotonic,
             batching=Batching(3, kind=lambda _: True, holds=holds, on_verdict=self.outcomes.append),
             on_attempt=lambda n, outcome, _: self.attempts.append((n, outcome)),
         )
@@ -128,7 +136,14 @@ async def test_nothing_is_told_early_of_those_that_share_a_call():
 
 
 @pytest.mark.parametrize(
-    "error", [ClassifierRejected("x"), ClassifierInvalidAnswer("x"), ClassifierTimeout("x"), ClassifierOverBudget("x")]
+    "error",
+    [
+        ClassifierUnavailable("x"),
+        ClassifierRejected("x"),
+        ClassifierInvalidAnswer("x"),
+        ClassifierTimeout("x"),
+        ClassifierOverBudget("x"),
+    ],
 )
 async def test_all_are_asked_about_alone_after_a_failure_that_one_of_them_may_be_the_reason_of(error: ClassifierError):
     model, second = Model(), Model()
@@ -138,25 +153,25 @@ async def test_all_are_asked_about_alone_after_a_failure_that_one_of_them_may_be
     assert (model.asked, second.asked, made.outcomes) == (["A+B+C", "A", "B", "C"], [], ["failed"] * 3)
 
 
-@pytest.mark.parametrize("error", [ClassifierUnavailable("x"), ClassifierRateLimited("x")])
-async def test_the_next_model_is_asked_about_all_after_another_failure(error: ClassifierError):
+async def test_the_next_model_is_asked_about_all_after_another_failure():
     model, second = Model(), Model(lambda _: OTHER)
     made = Made(model, second)
-    model.together = error
+    model.together = ClassifierRateLimited("x")
     assert await made.ask("A", "B", "C") == [OTHER] * 3
     assert (model.asked, second.asked) == (["A+B+C"], ["A+B+C"])
 
 
 async def test_the_last_ones_failure_is_everybodys():
     made = Made(model := Model())
-    model.together = ClassifierUnavailable("x")
+    model.together = ClassifierRateLimited("x")
     assert [str(error) for error in await made.ask("A", "B")] == ["x", "x"]
-    assert made.links[0].last_error == "unavailable: x, asked about 2 alerts at once"
+    assert made.links[0].last_error == "rate_limited: x, asked about 2 alerts at once"
 
 
-async def test_a_refusal_of_several_says_nothing_about_the_provider():
+@pytest.mark.parametrize("error", [ClassifierUnavailable("x"), ClassifierRejected("x"), ClassifierTimeout("x")])
+async def test_a_failure_of_several_says_nothing_about_the_provider(error: ClassifierError):
     made = Made(model := Model(), limits=replace(LIMITS, max_failures=1))
-    model.together = ClassifierRejected("x")
+    model.together = error
     assert await made.ask("A", "B") == [ALONE] * 2
     assert made.links[0].breaker.state is BreakerState.CLOSED
 
@@ -170,11 +185,38 @@ async def test_a_refusal_of_everybody_opens_the_breaker_all_the_same():
 
 async def test_a_call_about_several_that_fails_is_one_failure():
     made = Made(model := Model())
-    model.together = ClassifierUnavailable("x")
+    model.together = ClassifierRateLimited("x")
     await made.ask("A", "B", "C")
     assert made.links[0].breaker.state is BreakerState.CLOSED
     await made.ask("A", "B", "C")
     assert made.links[0].breaker.state is BreakerState.OPEN
+
+
+async def test_after_two_failures_in_a_row_nobody_shares_a_call_for_a_while():
+    now = [0.0]
+    made = Made(model := Model(), monotonic=lambda: now[0])
+    model.together = ClassifierTimeout("x")
+    # All of them wait when the first two fail: two places, so both are under way.
+    assert await made.ask(*"ABCDEFGHI") == [ALONE] * 9
+    assert [asked for asked in model.asked if "+" in asked] == ["A+B+C", "D+E+F"]
+    model.together, now[0] = (lambda _: TOGETHER), chain._UNBATCHED - 1
+    assert await made.ask("J", "K") == [ALONE] * 2
+    now[0] = chain._UNBATCHED
+    assert await made.ask("L", "M") == [TOGETHER] * 2
+
+
+async def test_failures_with_a_success_between_them_do_not_count():
+    made = Made(model := Model())
+    for together in (ClassifierTimeout("x"), lambda _: TOGETHER, ClassifierTimeout("x"), lambda _: TOGETHER):
+        model.together = together
+        await made.ask("A", "B")
+    assert model.asked.count("A+B") == 4
+
+
+async def test_what_is_critical_shares_no_call():
+    made = Made(model := Model(), priority=lambda alert: CRITICAL if alert.name in "AB" else NORMAL)
+    assert await made.ask("A", "B", "C", "D") == [ALONE, ALONE, TOGETHER, TOGETHER]
+    assert model.asked == ["A", "B", "C+D"]
 
 
 async def test_a_call_is_given_up_when_the_last_who_asked_is_gone():

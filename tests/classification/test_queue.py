@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.classification.queue import Places, Priority, Question
+from proxy.classification.queue import FAIR, Places, Priority, Question
 from proxy.errors import ClassifierBusy
 
 
@@ -43,6 +43,16 @@ async def test_what_its_author_calls_critical_comes_first():
         crowd.come(who, priority)
     await settled()
     assert await crowd.everyone_leaves() == ["first", "critical", "too", "normal"]
+
+
+async def test_criticals_without_an_end_leave_each_fourth_place_to_the_others():
+    crowd = Crowd()
+    for n in range(9):
+        crowd.come(f"c{n}", CRITICAL)
+    for who in ("a", "b"):
+        crowd.come(who)
+    await settled()
+    assert await crowd.everyone_leaves() == ["c0", "c1", "c2", "c3", "a", "c4", "c5", "c6", "b", "c7", "c8"]
 
 
 async def test_when_too_many_wait_the_oldest_goes_and_who_comes_enters():
@@ -221,20 +231,27 @@ class Queue(RuleBasedStateMachine):
         self.leave[self.inside[0]].set()
         self.loop.run_until_complete(settled())
         came = self.served[before]
-        assert came in urgent
-        namesakes = [n for n in urgent if self.kinds[n][1] == self.kinds[came][1]]
+        if came not in urgent:
+            before_it = self.served[:before][1 - FAIR :]
+            assert [self.kinds[n][0] for n in before_it] == [CRITICAL] * (FAIR - 1), "it was not the others' turn"
+        namesakes = [n for n in waiting if self.kinds[n] == self.kinds[came]]
         assert came == namesakes[0], "within a name who came first comes first"
 
     @rule()
-    def within_two_places_both_names_have_had_one(self) -> None:
+    def within_two_places_and_one_both_names_have_had_one(self) -> None:
         self.rest()
         names = [{self.kinds[n][1] for n in self.waiting if self.kinds[n][0] is priority} for priority in Priority]
         first = next((some for some in names if some), set())
-        for _ in range(len(first)):
+        urgent = len(names[CRITICAL]) > 0
+        for _ in range(len(first) + (urgent and len(names[NORMAL]) > 0)):  # one of them may be the others' turn
+            if not self.inside:
+                break
             before = len(self.served)
             self.leave[self.inside[0]].set()
             self.loop.run_until_complete(settled())
-            first.discard(self.kinds[self.served[before]][1])
+            for came in self.served[before:]:
+                if (self.kinds[came][0] is CRITICAL) is urgent:
+                    first.discard(self.kinds[came][1])
         assert not first
 
     @invariant()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from spending import MAX_TOKENS, Clock, MemoryStore, a_budget
@@ -179,6 +180,17 @@ async def test_a_child_that_is_lost_while_the_store_is_asked_gets_no_call(monkey
             await call
     assert (budget.spent(), budget._asked) == (Amounts(), Amounts())
     assert not any(isinstance(message, Ask) for message in child.heard)
+
+
+async def test_several_that_there_is_not_enough_for_leave_each_of_them_its_own_call(monkeypatch):
+    budget = a_budget(Amounts(tokens=20_000), Clock(), prices=[None, None])  # a fifth of it is there
+    alerts = [Alert({"alertname": f"A{n}"}) for n in range(20)]
+    answer = Answered(1, MEMBERS, USAGE)
+    async with asking(monkeypatch, budget, Child(lambda ask: [replace(answer, call=ask.call)])) as worker:
+        with pytest.raises(ClassifierOverBudget):
+            await worker.ask_together(0, alerts)
+        assert budget.affords(0)
+        assert (await worker.ask(0, alerts[0])).summary == "x"
 
 
 async def test_a_call_about_several_reserves_an_answer_for_each(monkeypatch, budget):

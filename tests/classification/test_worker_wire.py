@@ -38,6 +38,7 @@ from proxy.alert import Alert
 from proxy.classification.classification import Category, Classification, Confidence, Severity, Source
 from proxy.classification.masking import Masking
 from proxy.classification.prompts import Prompt
+from proxy.classification.rendering import Rendering
 from proxy.classification.usage import Usage
 from proxy.classification.worker.client import WorkerState
 from proxy.errors import (
@@ -382,7 +383,7 @@ async def test_what_leaves_is_masked_and_what_comes_back_is_in_words(plain: Pool
 
 async def test_a_prompt_beyond_all_bounds_is_refused(plain: Pool, provider: FakeProvider, monkeypatch):
     too_long = Prompt([{"role": "user", "content": "x" * 2_000_000}], Masking().mask([]))
-    monkeypatch.setattr(plain.worker, "_prompt", lambda _: too_long)
+    monkeypatch.setattr(plain.worker, "_rendered", Rendering(lambda _: too_long))
     with pytest.raises(ClassifierRejected, match="too long"):
         await plain.fresh("openai").classify(ALERT)
     assert provider.requests == []

@@ -33,6 +33,7 @@ from proxy.classification import answers, batches
 from proxy.classification.classification import Classification
 from proxy.classification.classifier import BatchClassifier, Early, unheard
 from proxy.classification.prompts import Prompt, Prompts
+from proxy.classification.rendering import Rendering
 from proxy.classification.spending import Budget, Hold
 from proxy.classification.usage import Usage
 from proxy.classification.worker.process import WorkerProcess
@@ -126,7 +127,7 @@ class ModelWorker:
         `clock` (seconds) and `sleep` time the restarts.
         """
         self._config = config
-        self._prompt = prompt or Prompts().render
+        self._rendered = Rendering(prompt or Prompts().render)
         self._on_state = on_state
         self._on_restart = on_restart
         self._on_usage = on_usage
@@ -197,7 +198,7 @@ class ModelWorker:
         """
         ends = self._ends(seconds)
         process = await self._process_before(ends)
-        prompt = self._prompt(alert)
+        prompt = await self._rendered(alert)
         ask = self._question(model, prompt, ends)
         hold = await self._reserved(process, ask)
         [verdict] = await self._call(process, ask, ends, hold, early)
@@ -217,9 +218,8 @@ class ModelWorker:
         process = await self._process_before(ends)
         prompts: dict[int, Prompt] = {}
         for at, alert in enumerate(alerts):
-            await asyncio.sleep(0)  # the alerts on their way need not wait for all of them
             with contextlib.suppress(ClassifierUnusable):  # of a template, and known when it is asked alone
-                prompts[at] = self._prompt(alert)
+                prompts[at] = await self._rendered(alert)
         fitting = [list(prompts)[at] for at in batches.fit(list(prompts.values()))]
         found: list[Classification | None] = [None] * len(alerts)
         if len(fitting) < 2:
