@@ -239,7 +239,7 @@ def test_check_config_and_the_start_warn(tmp_path: Path, capsys, monkeypatch):
 )
 @pytest.mark.parametrize("cap", ["usd_per_day", "tokens_per_day"])
 def test_a_budget_that_is_not_one_for_all_is_a_warning(flags, warned, cap):
-    found = {f"llm__budget__{cap}": "5000"} | {"store__url": "sqlite:"} | flags
+    found = {f"llm__budget__{cap}": "500000"} | {"store__url": "sqlite:"} | flags
     remarks = [one.message for one in settings("http://127.0.0.1:9", **found).cautions() if "budget" in one.message]
     assert len(remarks) == bool(warned)
     assert all(warned in one for one in remarks)

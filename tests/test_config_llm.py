@@ -119,3 +119,9 @@ def test_an_address_is_for_the_one_classifier_that_it_was_given_to():
         "classifier/gateway/small@http://gateway:8000",
         "classifier/runbooks",
     ]
+
+
+@pytest.mark.parametrize(("cap", "warned"), [("1000", True), ("109999", True), ("110000", False)])
+def test_a_cap_that_is_worth_hardly_a_call_is_warned_of(cap: str, warned: bool):
+    warnings = load(LLM_BUDGET_TOKENS_PER_DAY=cap).warnings
+    assert any(f"llm.budget.tokens_per_day ({cap}) is worth" in one for one in warnings) is warned

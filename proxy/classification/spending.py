@@ -310,7 +310,8 @@ class Budget:
         # More was spent than taken, or so much is left that others should have it.
         change = NOTHING - self._free.at_most(NOTHING)
         for unit in self.units:
-            if self._free.of(unit) > 2 * self._chunk.of(unit):
+            # Not while a call wants more: what is left is part of what it needs.
+            if take == NOTHING and self._free.of(unit) > 2 * self._chunk.of(unit):
                 spare = self._free.of(unit) - self._chunk.of(unit)
                 change -= Amounts(spare) if unit is Unit.TOKENS else Amounts(nano_usd=spare)
         self._free += change

@@ -105,7 +105,7 @@ class YamlReader:
         if node is None or node.tag == _NULL:
             return []
         if not isinstance(node, yaml.SequenceNode):
-            self.note(node, "want a list")
+            self.note(node, "want a list, each entry after a -")
             return []
         return list(node.value)
 

@@ -42,7 +42,7 @@ from proxy.config.kinds import (
 )
 from proxy.config.models import Model, ModelName
 from proxy.config.rules import Rules
-from proxy.config.spending import Budget, Price, doubled_prices, per_proxy
+from proxy.config.spending import Budget, Price, doubled_prices, per_proxy, too_small
 from proxy.durations import format_duration
 from proxy.policy import PER_OBJECT, CanaryBy, MinConfidence, Mode, SeverityFloor
 
@@ -475,6 +475,8 @@ class Settings(Section):
             )
         if why := per_proxy(self.llm.budget, self.store.url, self.alertmanager.replicas):
             yield Remark(("llm.budget.usd_per_day", "llm.budget.tokens_per_day", "store.url"), why)
+        if why := too_small(self.llm.budget, self.llm.max_tokens):
+            yield Remark(("llm.budget.tokens_per_day",), why)
         if self.llm.batch_size > 1 and any(one.provider == "classifier" for one in self.llm.models):
             yield Remark(
                 ("llm.batch_size", "llm.provider", "llm.fallbacks"),

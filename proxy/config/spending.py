@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from proxy.config.kinds import Between, Kind, Section, setting
+
+PROMPT_TOKENS: Final = 700
+"""What the prompt about an ordinary alert is estimated at, with the shipped template."""
+CALLS: Final = 100
+"""So many calls a day a cap should be worth at least; a fifth of it is there at midnight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,17 @@ def per_proxy(budget: Budget, store_url: str, replicas: int) -> str:
             f"({store_url}) is not shared; want redis://…, or a share of the budget for each"
         )
     return ""
+
+
+def too_small(budget: Budget, max_tokens: int) -> str:
+    """Return why hardly a call may be made in a day; empty when some may."""
+    cap, call = budget.tokens_per_day, PROMPT_TOKENS + max_tokens
+    if cap is None or cap >= CALLS * call:
+        return ""
+    return (
+        f"llm.budget.tokens_per_day ({cap}) is worth {cap // call} calls in a day: one is reserved at about {call} "
+        f"tokens, llm.max_tokens among them; want {CALLS * call} or more"
+    )
 
 
 def _plain(number: float) -> str:

@@ -15,6 +15,7 @@ from proxy.classification.templates import TEXT_LIMIT, Template
 from proxy.classification.yaml_reading import PROBLEMS
 from proxy.errors import ConfigError
 
+LIST = "want a list, each entry after a -"
 SERVICE = "services:\n- name: a\n  about: b\n"
 VERDICT = "{severity: info, category: other, confidence: low, summary: s}"
 EXAMPLE = f"examples:\n- alert: {{labels: {{alertname: A}}}}\n  verdict: {VERDICT}\n"
@@ -62,7 +63,7 @@ def test_everything_is_read():
             "[a]: 1", ["c:1: unknown key of several parts; want one of services, examples, prompts"], id="odd key"
         ),
         pytest.param("services: []\nservices: []", ["c:2: services is given twice; keep one"], id="twice"),
-        pytest.param("services: {}", ["c:1: want a list"], id="services that are no list"),
+        pytest.param("services: {}", [f"c:1: {LIST}"], id="services that are no list"),
         pytest.param(
             "services: [a]", ["c:1: want a mapping with name, about, matchers"], id="a service that is a text"
         ),
@@ -99,7 +100,7 @@ def test_everything_is_read():
             ],
             id="no matcher",
         ),
-        pytest.param(SERVICE + "  matchers: x=y", ["c:4: want a list"], id="matchers that are a text"),
+        pytest.param(SERVICE + "  matchers: x=y", [f"c:4: {LIST}"], id="matchers that are a text"),
         pytest.param(
             SERVICE + "  matchers: ['a=~\"(\"']",
             ["c:4: bad regular expression '(': missing ): ("],
@@ -193,7 +194,7 @@ def test_everything_is_read():
         ),
         pytest.param(
             EXAMPLE.replace("summary: s", "summary: s, recommendations: x"),
-            ["c:3: want a list"],
+            [f"c:3: {LIST}"],
             id="recommendations that are a text",
         ),
         pytest.param(
@@ -217,7 +218,11 @@ def test_everything_is_read():
         ),
         pytest.param(
             "services: 1\nexamples: 2\nprompts: 3",
-            ["c:1: want a list", "c:2: want a list", "c:3: want a list"],
+            [
+                f"c:1: {LIST}",
+                "c:2: want a list, each entry after a -",
+                f"c:3: {LIST}",
+            ],
             id="all at once",
         ),
     ],

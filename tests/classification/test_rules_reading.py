@@ -43,7 +43,7 @@ RULE = "version: 1\nrules:\n- name: a\n  pattern: x\n  category: other\n"
             id="key",
         ),
         pytest.param("version: 1\nversion: 1", ["t:2: version is given twice; keep one"], id="key twice"),
-        pytest.param("version: 1\nrules: x", ["t:2: want a list"], id="rules not a list"),
+        pytest.param("version: 1\nrules: x", ["t:2: want a list, each entry after a -"], id="rules not a list"),
         pytest.param(
             "version: 1\nrules: [x]",
             [f"t:2: {NO_RULE}"],

@@ -474,3 +474,12 @@ async def test_a_store_that_hangs_does_not_hold_up_the_stop(clock, monkeypatch):
 
     monkeypatch.setattr(spending, "LAST_WORDS", 0.01)
     await asyncio.wait_for(a_budget(CAPS, clock, Hangs()).close(), 10)
+
+
+@pytest.mark.parametrize("cap", [30_000, 100_000, 250_000, CAP])
+async def test_what_a_call_has_left_over_is_there_for_the_next_one_at_once(clock, cap):
+    clock.now = NOON
+    budget = a_budget(Amounts(tokens=cap), clock)
+    for _ in range(5):
+        await spend(budget, 500)
+    assert held(budget) == 5 * 500

@@ -353,7 +353,7 @@ class _Reader:
         if node is None or node.tag == _NULL:
             return []
         if not isinstance(node, yaml.SequenceNode):
-            self._note(node, "want a list")
+            self._note(node, "want a list, each entry after a -")
             return []
         return self._few(node, most, what, instead)
 
