@@ -105,3 +105,10 @@ def test_each_figure_is_defined_in_the_reference():
     figures = re.split("  +", heads[4])[1:]
     assert len(figures) == 11
     assert [name for name in figures if name not in defined] == []
+
+
+def test_a_name_without_an_end_does_not_make_the_table_as_wide():
+    long = REPORT["classes"][0] | {"alertname": "A" * 5000}
+    lines = compared.text(REPORT | {"classes": [long, REPORT["classes"][1]]}, 10_000).splitlines()
+    assert max(map(len, lines)) < 400
+    assert f"{'A' * (compared.NAME_LENGTH - 1)}… (2 alerts)" in lines[1]

@@ -9,6 +9,8 @@ from typing import Any
 from proxy.cli.texts import plain, table
 
 Object = Mapping[str, Any]
+NAME_LENGTH = 120
+"""Characters of what an alert is called in a table; the JSON has all."""
 
 
 def text(found: Object, width: int) -> str:
@@ -63,7 +65,8 @@ def _alerts(classes: Sequence[Object]) -> Iterator[str]:
         ]
         labels = f"{{{', '.join(telling)}}}" if telling else ""
         count = f" ({one['alerts']} alerts)" if one["alerts"] > 1 else ""
-        yield f"{one['alertname'] or 'without a name'}{labels}{count}"
+        name = f"{one['alertname'] or 'without a name'}{labels}"
+        yield (name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…") + count
 
 
 def _models(models: Sequence[Object], names: Mapping[str, str], width: int) -> list[str]:
@@ -117,7 +120,8 @@ def _end(found: Object) -> Iterator[str]:
     alerts, classes = (_count(n, one, many) for n, one, many in (
         (found["alerts"], "alert", "alerts"), (len(found["classes"]), "class", "classes"),
     ))  # fmt: skip
-    yield f"{'INTERRUPTED after ' if found['interrupted'] else ''}{asked}: {alerts}, {classes}, {found['repeat']} times"
+    times = _count(found["repeat"], "time", "times")
+    yield f"{'INTERRUPTED after ' if found['interrupted'] else ''}{asked}: {alerts}, {classes}, {times}"
 
 
 def _short(names: Sequence[str]) -> Mapping[str, str]:

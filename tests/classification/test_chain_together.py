@@ -130,7 +130,7 @@ async def test_nothing_is_told_early_of_those_that_share_a_call():
     heard: list[str] = []
     made = Made(Model(lambda name: TOGETHER if name == "A" else None))
     await asyncio.gather(
-        *(made.chain.classify(an_alert(name), lambda _, name=name: heard.append(name)) for name in "ABC")  # type: ignore[misc] # mypy takes the default for a parameter
+        *(made.chain.classify(an_alert(name), lambda _, name=name: heard.append(name)) for name in "ABC")
     )
     assert heard == ["B", "C"]
 

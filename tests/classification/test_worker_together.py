@@ -184,7 +184,7 @@ async def test_an_alert_that_the_template_cannot_cope_with_is_left_out(far_end: 
 
     far_end.forget(Model())
     async with ModelWorker(config(a_model("openai", far_end.url)), prompt=prompt) as worker:
-        found = await together(worker.classifier(0), *map(an_alert, "ABC"))  # type: ignore[arg-type] # mypy: of map
+        found = await together(worker.classifier(0), *map(an_alert, "ABC"))
     assert found == ["Concerns A.", None, "Concerns C."]
 
 
