@@ -86,7 +86,7 @@ def test_one_that_cannot_be_used_is_seen_to_be_so_before_anything_else(model, sa
 
 
 def test_a_handler_of_litellms_is_tried_too():
-    code, out, err = tries("Good", "Raises", model="litellms/clf")
+    code, out, err = tries("Good", "Raises", model="litellms/clf", LLM_TIMEOUT="30s")  # its first call loads more
     assert "summary: clf None None False\n" in out, "which it would not say if LiteLLM had asked the network"
     assert "NO VERDICT: unavailable: APIConnectionError 500;" in out
     assert f"KeyError: '{SECRET_WORDS}'" in err
