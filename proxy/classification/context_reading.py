@@ -36,7 +36,7 @@ from proxy.classification.context import (
     Service,
 )
 from proxy.classification.templates import TEXT_LIMIT, Template
-from proxy.classification.yaml_reading import YamlReader, short
+from proxy.classification.yaml_reading import NULL, YamlReader, short
 from proxy.errors import ConfigError
 from proxy.matchers import Matcher
 from proxy.policy import PER_OBJECT
@@ -94,45 +94,33 @@ def _text_of(path: Path, limit: int) -> str:
 
 class _Reader(YamlReader):
     def __init__(self, origin: str, template: Readable, per_object: Collection[str]) -> None:
-        super().__init__(origin)
+        super().__init__(origin, SIZE)
         self._template = template
         self._per_object = per_object
-        self._size = 0
-        """Of all regular expressions; one that is there twice is asked twice."""
 
     def read(self, text: str) -> Context:
-        root = self.compose(text)
-        parts = self.mapping(root, _KEYS)
+        parts = self.mapping(self.compose(text), _KEYS)
         found = Context(
-            services=tuple(self._services(self._entries(parts, "services", SERVICES))),
-            examples=tuple(self._examples(self._entries(parts, "examples", EXAMPLES))),
-            prompts=tuple(self._prompts(self._entries(parts, "prompts", PROMPTS))),
+            services=tuple(self._services(self.items(parts.get("services"), SERVICES, "services"))),
+            examples=tuple(self._examples(self.items(parts.get("examples"), EXAMPLES, "examples"))),
+            prompts=tuple(self._prompts(self.items(parts.get("prompts"), PROMPTS, "prompts"))),
         )
-        if root is not None and self._size > SIZE:
-            why = f"its regular expressions have {self._size} instructions, want at most {SIZE}: fewer or shorter ones"
-            self.note(root, why)
         self.finish()
         return found
-
-    def _entries(self, parts: dict[str, yaml.Node], key: str, many: int) -> list[yaml.Node]:
-        found = self.items(parts.get(key))
-        if len(found) > many:
-            self.note(parts[key], f"{len(found)} {key}, want at most {many}")
-        return found[:many]
 
     def _services(self, nodes: Iterable[yaml.Node]) -> Iterator[Service]:
         lines: dict[tuple[str, frozenset[str]], str] = {}
         for node in nodes:
             row = self._row(node, _SERVICE_KEYS, {"name": "checkout", "about": "Takes the money."})
             service = Service(
-                name=self.line_of_text(row.get("name"), "name", NAME_LENGTH),
-                about=self.line_of_text(row.get("about"), "text", ABOUT_LENGTH),
+                name=self._line(row.get("name"), "name", NAME_LENGTH),
+                about=self._line(row.get("about"), "text", ABOUT_LENGTH),
                 matchers=self._matchers(row),
                 at=self.at(node),
             )
             key = service.name, frozenset(map(str, service.matchers))
-            if service.name and (at := lines.setdefault(key, service.at)) != service.at:
-                self.note(node, f"{service.name} stands at {at} already, for the same alerts; keep one")
+            if service.name and not self.full and (at := lines.setdefault(key, service.at)) != service.at:
+                self.note(node, f"{short(service.name)} stands at {at} already, for the same alerts; keep one")
             yield service
 
     def _examples(self, nodes: Iterable[yaml.Node]) -> Iterator[Example]:
@@ -147,8 +135,8 @@ class _Reader(YamlReader):
         for node in nodes:
             row = self._row(node, _PROMPT_KEYS, {"matchers": "['team=\"db\"']", "file": "db.jinja"})
             matchers = self._matchers(row)
-            if "matchers" in row and not self.items(row["matchers"]):
-                self.note(row["matchers"], "no matchers; the template for all alerts is llm.prompt_file")
+            if isinstance(given := row.get("matchers"), yaml.SequenceNode) and not given.value:
+                self.note(given, "no matchers; the template for all alerts is llm.prompt_file")
             file = row.get("file")
             name = self.text(file)
             if file is None or name is None:
@@ -162,7 +150,7 @@ class _Reader(YamlReader):
         if node is None:
             return None
         parts = self.mapping(node, _ALERT_KEYS)
-        labels, annotations = self.texts_by_name(parts.get("labels")), self.texts_by_name(parts.get("annotations"))
+        labels, annotations = (self.texts_by_name(parts.get(key), ALERT_LENGTH, key) for key in _ALERT_KEYS)
         if not labels and isinstance(node, yaml.MappingNode):
             self.note(node, "the alert has no labels, want for example labels: {alertname: DiskFull}")
         size = sum(map(len, (*labels, *labels.values(), *annotations, *annotations.values())))
@@ -182,24 +170,26 @@ class _Reader(YamlReader):
         category = self.choice(row.get("category"), Category)
         confidence = self.choice(row.get("confidence"), Confidence)
         summary = self._said(row.get("summary"), "summary", SUMMARY_LENGTH)
-        steps = row.get("recommendations")
-        said = tuple(self._said(item, "recommendation", RECOMMENDATION_LENGTH) for item in self.items(steps))
-        if steps is not None and len(said) > RECOMMENDATIONS:
-            self.note(steps, f"{len(said)} recommendations, want at most {RECOMMENDATIONS}")
+        steps = self.items(row.get("recommendations"), RECOMMENDATIONS, "recommendations")
+        said = tuple(self._said(step, "recommendation", RECOMMENDATION_LENGTH) for step in steps)
         if severity is None or category is None or confidence is None:
             return None
         return Classification(severity, category, confidence, Source.LLM, summary, said)
 
     def _said(self, node: yaml.Node | None, what: str, length: int) -> str:
         """Return a text as a model may say it: what is taken out of its words should not be shown to it as good."""
-        text = self.line_of_text(node, what, length)
+        text = self._line(node, what, length)
         if node is not None and answers.plain(text) != text:
             self.note(node, f"{what} with a link, an address or a tag, which are taken out of answers; leave it out")
         return text
 
+    def _line(self, node: yaml.Node | None, what: str, length: int) -> str:
+        """Return a text of at most `length` characters, in one line whatever its layout; empty when there is none."""
+        return self.bounded(node, " ".join((self.text(node) or "").split()), what, length)
+
     def _row(self, node: yaml.Node, keys: Collection[str], wanted: dict[str, str]) -> dict[str, yaml.Node]:
-        """Return the values of an entry, which needs those that are `wanted`, such as."""
-        row = self.mapping(node, keys)
+        """Return the values of an entry, which needs those that are `wanted`, such as; null is none."""
+        row = {key: value for key, value in self.mapping(node, keys).items() if value.tag != NULL}
         if isinstance(node, yaml.MappingNode):
             for key, such_as in wanted.items():
                 if key not in row:
@@ -215,7 +205,5 @@ class _Reader(YamlReader):
                     f"{short(matcher.name)} is one of llm.object_labels: alerts that differ in it share a verdict; "
                     "match another label",
                 )
-            if matcher.pattern is not None:
-                self._size += matcher.pattern.size
             found.append(matcher)
         return tuple(found)

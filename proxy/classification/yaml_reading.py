@@ -1,26 +1,26 @@
 """Reading a YAML file of the operator's: every mistake with its line, all of them at once, in bounded time.
 
 A reader of one kind of file is a subclass that walks the nodes it expects. What is not as expected is noted, and
-reading goes on with nothing in its place.
+reading goes on with nothing in its place. A list with more in it than there may be is not looked into.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 
+from proxy.classification.yaml_composing import compose
 from proxy.errors import ConfigError
-from proxy.matchers import Matcher, parse_matcher
+from proxy.matchers import Matcher, Pattern, parse_matcher
 
 PROBLEMS: Final = 100
-"""So many mistakes are told."""
-_DEPTH: Final = 20
+"""So many mistakes are told before reading ends."""
+NULL: Final = "tag:yaml.org,2002:null"
 _STRING: Final = "tag:yaml.org,2002:str"
-_NULL: Final = "tag:yaml.org,2002:null"
 _QUOTED_LENGTH: Final = 60
 """So much of a text of the file is repeated in a message."""
 
@@ -30,69 +30,59 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 class YamlReader:
     """Notes mistakes while a file is read."""
 
-    def __init__(self, origin: str) -> None:
-        """`origin` names the file in messages."""
+    def __init__(self, origin: str, size: int) -> None:
+        """`origin` names the file in messages; its regular expressions have at most `size` instructions together."""
         self._origin = origin
+        self._most = size
+        self._size = 0
         self._problems: list[tuple[int, str]] = []
 
     def compose(self, text: str) -> yaml.Node | None:
-        """Return what `text` is; None for nothing. Raises ConfigError when it is not YAML, or has aliases.
-
-        An alias is refused because a few lines of them stand for a text without end.
-        """
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast
-        depth = 0
-        try:
-            # Composing crashes on endless nesting; the events are looked at first.
-            for event in yaml.parse(text, Loader=loader):
-                if isinstance(event, yaml.AliasEvent):
-                    line = event.start_mark.line + 1 if event.start_mark else 1
-                    raise ConfigError([f"{self._origin}:{line}: an alias; write out what it stands for"])
-                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > _DEPTH:
-                    raise RecursionError
-            return yaml.compose(text, Loader=loader)
-        except (yaml.YAMLError, RecursionError) as exc:
-            mark = getattr(exc, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            what = getattr(exc, "problem", None) or "a character or a nesting it does not allow"
-            raise ConfigError([f"{self._origin}:{line}: not YAML: {what}"]) from exc
+        """Return what `text` is; None for nothing. Raises ConfigError when it is not YAML, or is too much."""
+        return compose(text, self._origin)
 
     def finish(self) -> None:
         """Raise ConfigError if there were mistakes."""
-        if not self._problems:
-            return
-        found = [f"{self._origin}:{line}: {message}" for line, message in sorted(self._problems)]
-        more = len(found) - PROBLEMS
-        raise ConfigError([*found[:PROBLEMS], *([f"{self._origin}: and {more} more"] if more > 0 else [])])
+        if self._problems:
+            raise ConfigError(self._told())
 
-    def note(self, node: yaml.Node, message: str) -> None:
-        """Remember a mistake: what, and what to do."""
-        self._problems.append((_line(node), message))
+    def note(self, at: yaml.Node | int, message: str) -> None:
+        """Remember a mistake in a node or a line: what, and what to do. Raises ConfigError when there are too many."""
+        if len(self._problems) == PROBLEMS:
+            more = f"{self._origin}: more mistakes than these {PROBLEMS}; reading ended there"
+            raise ConfigError([*self._told(), more])
+        self._problems.append((at if isinstance(at, int) else line(at), message))
 
     def at(self, node: yaml.Node) -> str:
         """Return where `node` stands."""
-        return f"{self._origin}:{_line(node)}"
+        return f"{self._origin}:{line(node)}"
 
     def mapping(self, node: yaml.Node | None, keys: Collection[str]) -> dict[str, yaml.Node]:
-        """Return the values of `node` by key, those with a key of `keys` alone; null holds nothing."""
+        """Return the values of `node` by key, those with a key of `keys` alone; None and null hold nothing."""
         found: dict[str, yaml.Node] = {}
-        for key_node, value in self._pairs(node, f"want a mapping with {', '.join(keys)}"):
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "of several parts"
-            if key not in keys:
-                near = difflib.get_close_matches(key, keys, 1)
+        for key_node, value in _inside(self._mapping(node, f"want a mapping with {', '.join(keys)}")):
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.note(key_node, f"want a word as a key, one of {', '.join(keys)}")
+            elif (key := str(key_node.value)) not in keys:
+                near = difflib.get_close_matches(short(key), keys, 1)
                 hint = f"did you mean {near[0]}?" if near else f"want one of {', '.join(keys)}"
                 self.note(key_node, f"unknown key {short(key)}; {hint}")
             elif key in found:
                 self.note(key_node, f"{key} is given twice; keep one")
             else:
                 found[key] = value
-        return {key: value for key, value in found.items() if value.tag != _NULL}
+        return found
 
-    def texts_by_name(self, node: yaml.Node | None) -> dict[str, str]:
-        """Return texts under names of any kind, such as labels."""
+    def pairs(
+        self, node: yaml.Node | None, most: int, what: str, instead: str = ""
+    ) -> Sequence[tuple[yaml.Node, yaml.Node]]:
+        """Return keys of any name, and their values; none of them when they are more than `most`."""
+        return self._few(self._mapping(node, "want a mapping"), most, what, instead)
+
+    def texts_by_name(self, node: yaml.Node | None, most: int, what: str) -> dict[str, str]:
+        """Return texts under names of any kind, such as labels; none of them when they are more than `most`."""
         found: dict[str, str] = {}
-        for key, value in self._pairs(node, "want a mapping of names to texts"):
+        for key, value in self._few(self._mapping(node, "want a mapping of names to texts"), most, what):
             name, text = self.text(key), self.text(value)
             if name in found:
                 self.note(key, f"{short(name)} is given twice; keep one")
@@ -100,18 +90,18 @@ class YamlReader:
                 found[name] = text
         return found
 
-    def items(self, node: yaml.Node | None) -> list[yaml.Node]:
-        """Return what is in a list; None holds nothing."""
-        if node is None or node.tag == _NULL:
-            return []
+    def items(self, node: yaml.Node | None, most: int, what: str, instead: str = "") -> Sequence[yaml.Node]:
+        """Return what is in a list; nothing when that is more than `most`. None and null hold nothing."""
+        if node is None or node.tag == NULL:
+            return ()
         if not isinstance(node, yaml.SequenceNode):
             self.note(node, "want a list, each entry after a -")
-            return []
-        return list(node.value)
+            return ()
+        return self._few(node, most, what, instead)
 
-    def texts(self, node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+    def texts(self, node: yaml.Node | None, most: int, what: str, instead: str = "") -> Iterator[tuple[str, yaml.Node]]:
         """Give the texts of a list, each with where it stands."""
-        for item in self.items(node):
+        for item in self.items(node, most, what, instead):
             text = self.text(item)
             if text is not None:
                 yield text, item
@@ -127,14 +117,15 @@ class YamlReader:
         if node.tag != _STRING or not text.strip():
             self.note(node, f"want a text; put {short(text) or 'it'} in quotes if it is meant as one")
             return None
-        if text != text.encode("utf-8", "replace").decode():
-            self.note(node, "want a text; half of a surrogate pair is none")  # it would fail at the provider's door
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # it would fail wherever it is sent to
+            self.note(node, "half a character (a lone surrogate), which no text can have")
             return None
         return text
 
-    def line_of_text(self, node: yaml.Node | None, what: str, length: int) -> str:
-        """Return a text of at most `length` characters, in one line whatever its layout; empty when there is none."""
-        text = " ".join((self.text(node) or "").split())
+    def bounded(self, node: yaml.Node | None, text: str, what: str, length: int) -> str:
+        """Return the text of `node`; one of more than `length` characters is a mistake."""
         if node is not None and len(text) > length:
             self.note(node, f"{what} of {len(text)} characters, want at most {length}")
         return text
@@ -149,30 +140,65 @@ class YamlReader:
             return None
         return choices(text)
 
-    def matchers(self, node: yaml.Node | None, many: int) -> Iterator[tuple[Matcher, yaml.Node]]:
-        """Give the matchers of a list, `many` at most, each with where it stands."""
-        for n, (text, at) in enumerate(self.texts(node)):
-            if n == many:
-                self.note(at, f"more than {many} matchers; a regular expression may stand for many values: (a|b)")
+    def matchers(self, node: yaml.Node | None, most: int) -> Iterator[tuple[Matcher, yaml.Node]]:
+        """Give the matchers of a list, `most` at most, each with where it stands; none once the file is full."""
+        instead = "; a regular expression may stand for many values: (a|b)"
+        for text, at in self.texts(node, most, "matchers", instead):
+            if self.full:
                 return
             try:
-                yield parse_matcher(text), at
+                matcher = parse_matcher(text)
             except ValueError as exc:
                 self.note(at, str(exc))
+                continue
+            if matcher.pattern is not None:
+                self.count(matcher.pattern, at)
+            yield matcher, at
 
-    def _pairs(self, node: yaml.Node | None, want: str) -> list[tuple[yaml.Node, yaml.Node]]:
-        if node is None or node.tag == _NULL:
-            return []
+    def count(self, pattern: Pattern, node: yaml.Node) -> None:
+        """Add an expression to those of the file; note when they become too large together."""
+        self._size += pattern.size
+        if self.full:
+            self.note(
+                node,
+                f"the regular expressions up to here have {self._size} instructions, want at most {self._most}; fewer "
+                "or shorter ones",
+            )
+
+    @property
+    def full(self) -> bool:
+        """Whether the regular expressions are too large together; that is said, and no more of them are to be made."""
+        return self._size > self._most
+
+    def _told(self) -> list[str]:
+        return [f"{self._origin}:{where}: {message}" for where, message in sorted(self._problems)]
+
+    def _mapping(self, node: yaml.Node | None, want: str) -> yaml.MappingNode | None:
+        if node is None or node.tag == NULL:
+            return None
         if not isinstance(node, yaml.MappingNode):
             self.note(node, want)
-            return []
-        return list(node.value)
+            return None
+        return node
+
+    def _few(self, node: yaml.CollectionNode | None, most: int, what: str, instead: str = "") -> Sequence[Any]:
+        found = _inside(node)
+        if node is not None and len(found) > most:
+            self.note(node, f"{len(found)} {what}, want at most {most}{instead}")
+            return ()
+        return found
 
 
 def short(text: str) -> str:
-    """Return as much of `text` as a message may repeat."""
-    return text if len(text) <= _QUOTED_LENGTH else text[: _QUOTED_LENGTH - 1] + "…"
+    """Return as much of `text` as a message may repeat, in one line and without half a character."""
+    text = text if len(text) <= _QUOTED_LENGTH else text[: _QUOTED_LENGTH - 1] + "…"
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
-def _line(node: yaml.Node) -> int:
+def line(node: yaml.Node) -> int:
+    """Return the line in which `node` begins; the first is 1."""
     return int(node.start_mark.line) + 1
+
+
+def _inside(node: yaml.CollectionNode | None) -> Sequence[Any]:
+    return () if node is None else tuple(node.value)

@@ -1,26 +1,25 @@
-"""From the text of a table to YAML nodes, which know their lines.
+"""From the text of an operator's file to YAML nodes, which know their lines.
 
 PyYAML's own composer does it in one call into C, during which the event loop stands still; this one goes event by
-event, and counts. An alias is the node it names, as in PyYAML, so a list that is named a thousand times is one list;
-who reads the nodes bounds how often they look into it.
+event, and counts. Aliases are refused: a few lines of them stand for a text without end.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from proxy.errors import ConfigError
 
-_DEPTH = 20
-_NODES = 80_000
+_DEPTH: Final = 20
+_NODES: Final = 80_000
 """2,000 rules with everything a rule can say have fewer."""
 
 
 def compose(text: str, origin: str) -> yaml.Node | None:
     """Return the node that `text` is, None for nothing. Raises ConfigError where it is not one document of YAML."""
-    problem = 1, ""
+    line, problem = 1, ""
     # Where libyaml finds a mistake PyYAML's own parser says it in plainer words.
     for kind in dict.fromkeys((getattr(yaml, "CSafeLoader", yaml.SafeLoader), yaml.SafeLoader)):
         loader: Any = None
@@ -28,25 +27,26 @@ def compose(text: str, origin: str) -> yaml.Node | None:
             loader = kind(text)
             return _Composer(loader).document()
         except _RefusedError as exc:
-            problem = exc.line, exc.what
+            line, problem = exc.line, str(exc)
             break
         except (yaml.YAMLError, RecursionError) as exc:
             mark = getattr(exc, "problem_mark", None)
-            problem = mark.line + 1 if mark else 1, getattr(exc, "problem", None) or ""
+            line = mark.line + 1 if mark else 1
+            what = getattr(exc, "problem", None) or "a character or a nesting it does not allow"
+            problem = f"not YAML: {what}"
         finally:
             if loader:
                 loader.dispose()
     # Outside of the handlers: the exceptions hold all nodes that were read.
-    line, what = problem
-    raise ConfigError([f"{origin}:{line}: not YAML: {what or 'a character or a nesting it does not allow'}"])
+    raise ConfigError([f"{origin}:{line}: {problem}"])
 
 
 class _RefusedError(Exception):
-    """YAML that is beyond what a table needs."""
+    """YAML that is beyond what a file needs."""
 
     def __init__(self, what: str, event: Any) -> None:
         super().__init__(what)
-        self.what, self.line = what, event.start_mark.line + 1
+        self.line = event.start_mark.line + 1
 
 
 class _Composer:
@@ -55,7 +55,6 @@ class _Composer:
     def __init__(self, loader: Any) -> None:
         # libyaml's loader and PyYAML's own share no type.
         self._loader = loader
-        self._anchors: dict[str, yaml.Node] = {}
         self._nodes = 0
 
     def document(self) -> yaml.Node | None:
@@ -67,8 +66,7 @@ class _Composer:
         root = self._node(0)
         loader.get_event()  # the document ends
         if not loader.check_event(yaml.StreamEndEvent):
-            event = loader.get_event()
-            raise _RefusedError("another document begins here; a table is one", event)
+            raise _RefusedError("not YAML: another document begins here; a file is one", loader.get_event())
         return root
 
     def _node(self, depth: int) -> yaml.Node:
@@ -77,14 +75,10 @@ class _Composer:
         event: Any = self._loader.get_event()
         self._nodes += 1
         if self._nodes > _NODES:
-            raise _RefusedError(f"more than {_NODES} values", event)
+            raise _RefusedError(f"not YAML: more than {_NODES} values", event)
         if _is(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise _RefusedError(f"nothing is called &{event.anchor[:32]}", event)
-            return self._anchors[event.anchor]
+            raise _RefusedError("an alias; write out what it stands for", event)
         node = self._begun(event)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = node
         if isinstance(node, yaml.SequenceNode):
             while not self._loader.check_event(yaml.SequenceEndEvent):
                 node.value.append(self._node(depth + 1))
