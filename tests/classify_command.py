@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ async def started(
         env={**environ, "PYTHONPATH": f"{REPOSITORY}:installed", **({"LLM_API_KEY": key} if key else {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
+        # What runs in the background of a script ignores it, and hands that on to whatever it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -14,9 +14,11 @@ from structlog.testing import capture_logs
 from workers import FakeProcess, children
 
 from proxy import app, config
-from proxy.app.model import ChosenModel
+from proxy.app.model import ChosenModel, said_by_rules
 from proxy.app.prompting import chosen_prompts
 from proxy.classification import chain
+from proxy.classification.classification import Category, Confidence, Severity
+from proxy.classification.rules import Rules
 from proxy.classification.worker import client
 from proxy.classification.worker.protocol import Configure
 from proxy.config.catalog import CATALOG
@@ -313,3 +315,21 @@ async def test_a_key_is_for_the_provider_or_the_one_classifier_that_it_was_given
             while not told:
                 await asyncio.sleep(0.005)
     assert [one.api_key for one in told[0].models] == keys
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        pytest.param({}, True, id="both labels"),
+        pytest.param(
+            {"summary": "Anything.", "confidence": Confidence.LOW}, True, id="another text, and another confidence"
+        ),
+        pytest.param({"severity": Severity.NOISE}, False, id="another severity"),
+        pytest.param({"category": Category.SECURITY}, False, id="another category"),
+    ],
+)
+def test_of_a_call_about_several_the_labels_hold_that_the_rules_have_too(said, holds):
+    rules, alert = Rules.shipped(), an_alert("DiskFull", severity="critical")
+    ruled = rules.classify(alert)
+    assert (ruled.severity, ruled.category) == (Severity.CRITICAL, Category.STORAGE)
+    assert said_by_rules(rules, alert, replace(ruled, **said)) is holds

@@ -18,6 +18,7 @@ from whole import alertname
 
 from proxy import cli
 from proxy.app import one_off
+from proxy.classification.queue import WAITING_LIMIT
 from proxy.classification.worker.listed import may_be_known
 from proxy.config import Settings
 
@@ -125,6 +126,15 @@ async def test_a_model_that_has_nothing_to_say_is_told_of_and_the_rules_stand_in
     assert done.code == 1
 
 
+async def test_a_model_that_is_unsure_works():
+    write(posted("Unsure"))
+    async with FakeProvider(judged) as provider:
+        flags = ["--llm.enabled", f"--llm.base-url={provider.url}", "--llm.min-confidence=medium"]
+        done = await classify("alerts.json", *flags)
+    assert "is not sure enough (llm.min_confidence)" in done.out
+    assert (done.err, done.code) == ("", 0)
+
+
 async def test_without_its_key_the_model_is_not_asked_and_it_says_so():
     write(posted("Disk"))
     done = await classify("alerts.json", "--llm.enabled", "-o", "json", key="")
@@ -176,6 +186,7 @@ def test_wrong_usage_ends_with_exit_2_and_says_what_is_wanted(arguments, said, c
 
 
 def test_of_many_classes_so_many_are_asked_about_at_once_and_none_in_two_parts(monkeypatch):
+    assert one_off._AT_ONCE < WAITING_LIMIT, "or the queue would turn some of them away"
     monkeypatch.setattr(one_off, "_AT_ONCE", 2)
     alerts = [an_alert(name, pod=str(n)) for n, name in enumerate(("A", "B", "C", "A", "D", "C", "E"))]
     assert one_off._parts(alerts, Settings()) == [[0, 3, 1], [2, 5, 4], [6]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from proxy import cli
 pytestmark = pytest.mark.usefixtures("a_directory_of_its_own")
 
 
-def tries(*names: str, model: str = "rogue", **environ: str) -> tuple[int, str, str]:
+def tries(*names: str, model: str = "rogue", also: Sequence[object] = (), **environ: str) -> tuple[int, str, str]:
     """Return the exit code, what is printed, and what is said on standard error."""
-    Path("alerts.json").write_bytes(body(*(posted(name, password="swordfish9", peer="10.0.0.7") for name in names)))
+    alerts = [posted(name, password="swordfish9", peer="10.0.0.7") for name in names]
+    Path("alerts.json").write_bytes(body(*alerts, *also))
     if not Path("installed").exists():
         install(Path("installed"), ROGUE, POINTS)
         install(Path("installed"), LITELLMS, {"litellms": "handlers:Plain"}, "handlers")
@@ -91,6 +93,14 @@ def test_a_handler_of_litellms_is_tried_too():
     assert "NO VERDICT: unavailable: APIConnectionError 500;" in out
     assert f"KeyError: '{SECRET_WORDS}'" in err
     assert code == 1
+
+
+def test_an_alert_that_cannot_be_read_is_left_out_and_said_to_be():
+    code, out, err = tries("Good", also=[{"labels": {"alertname": None}}])
+    assert err == "alert 2 of 2 is left out: its labels: not an object of strings\n"
+    assert out.startswith("=== alert 1 of 1: Good\n")
+    assert out.endswith("alerts: 1, failed: 0\n")
+    assert code == 0
 
 
 @pytest.mark.parametrize(

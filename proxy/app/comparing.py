@@ -18,7 +18,7 @@ from proxy import classifiers
 from proxy.alert import Alert
 from proxy.app.model import worker_config
 from proxy.app.prompting import chosen_prompts
-from proxy.classification.classes import ClassKey, class_key
+from proxy.classification.classes import by_class
 from proxy.classification.classification import Classification
 from proxy.classification.classifier import Classifier, Early, unheard
 from proxy.classification.comparison import Call, Spent
@@ -74,10 +74,7 @@ def _model(name: str) -> ModelName | None:
 
 def subjects(settings: Settings, alerts: Sequence[Alert]) -> list[Subject]:
     """Return the classes of `alerts`, in the order in which they come first."""
-    found: dict[ClassKey, list[Alert]] = {}
-    for alert in alerts:
-        found.setdefault(class_key(alert, "", settings.llm.object_labels), []).append(alert)
-    return [Subject(members[0], len(members)) for members in found.values()]
+    return [Subject(alerts[places[0]], len(places)) for places in by_class(alerts, settings.llm.object_labels)]
 
 
 class Comparing:

@@ -19,7 +19,7 @@ from proxy.app.prompting import chosen_prompts
 from proxy.app.rules import CurrentRules
 from proxy.app.service import chosen_service
 from proxy.classification.allowance import WaitingAllowance
-from proxy.classification.classes import ClassKey, class_key
+from proxy.classification.classes import by_class
 from proxy.classification.rules import Rules
 from proxy.classification.service import Verdict
 from proxy.config import Settings
@@ -76,10 +76,7 @@ async def one_off(settings: Settings, rules: Rules) -> AsyncIterator[Ask]:
 
 def _parts(alerts: Sequence[Alert], settings: Settings) -> list[list[int]]:
     """Return the places of `alerts` in parts that are asked about one after the other; a class is in one of them."""
-    classes: dict[ClassKey, list[int]] = {}
-    for n, alert in enumerate(alerts):
-        classes.setdefault(class_key(alert, "", settings.llm.object_labels), []).append(n)
-    groups = list(classes.values())
+    groups = by_class(alerts, settings.llm.object_labels)
     return [
         [n for group in groups[first : first + _AT_ONCE] for n in group] for first in range(0, len(groups), _AT_ONCE)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NewType
 
 from proxy.alert import Alert
@@ -23,3 +23,11 @@ def class_key(alert: Alert, salt: str, per_object: Collection[str] = PER_OBJECT)
         if name not in per_object:
             digest.update(b"\xff" + name.encode() + b"\xff" + alert.labels[name].encode())
     return ClassKey(digest.digest())
+
+
+def by_class(alerts: Sequence[Alert], per_object: Collection[str] = PER_OBJECT) -> list[list[int]]:
+    """Return the places of `alerts`, those of one class together, in the order in which the classes come first."""
+    found: dict[ClassKey, list[int]] = {}
+    for n, alert in enumerate(alerts):
+        found.setdefault(class_key(alert, "", per_object), []).append(n)
+    return list(found.values())

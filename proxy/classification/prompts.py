@@ -128,9 +128,9 @@ class Prompts:
         self._labels = tuple(labels)
         self._annotations = tuple(annotations)
         self._per_object = frozenset(per_object)
-        self._told: dict[int, _Message] = {}
-        self._of_examples: dict[int, tuple[_Shown, Sequence[Service]]] = {}
-        self._examples: dict[tuple[int, int], tuple[_Message, _Message]] = {}
+        self._systems: dict[int, _Message] = {}
+        self._shown_examples: dict[int, tuple[_Shown, Sequence[Service]]] = {}
+        self._example_turns: dict[tuple[int, int], tuple[_Message, _Message]] = {}
 
     @cached_property
     def version(self) -> str:
@@ -212,21 +212,21 @@ class Prompts:
     # Made once for each template, each example, and each example by a template: the context bounds how many there are.
 
     def _system(self, template: int) -> _Message:
-        if template not in self._told:
+        if template not in self._systems:
             content = self._templates[template].system(_CONSTANTS)
-            self._told[template] = {"role": "system", "content": content}
-        return self._told[template]
+            self._systems[template] = {"role": "system", "content": content}
+        return self._systems[template]
 
     def _turns(self, template: int, example: int) -> tuple[_Message, _Message]:
         """Return an example as the model meets it."""
         key = template, example
-        if key not in self._examples:
+        if key not in self._example_turns:
             given = self._context.examples[example]
-            if example not in self._of_examples:
-                self._of_examples[example] = self._shown(given.alert), self._services(self._shared(given.alert))
-            user = self._user(template, *self._of_examples[example])
-            self._examples[key] = user, {"role": "assistant", "content": given.answer}
-        return self._examples[key]
+            if example not in self._shown_examples:
+                self._shown_examples[example] = self._shown(given.alert), self._services(self._shared(given.alert))
+            user = self._user(template, *self._shown_examples[example])
+            self._example_turns[key] = user, {"role": "assistant", "content": given.answer}
+        return self._example_turns[key]
 
     def _user(self, template: int, shown: _Shown, services: Sequence[Service]) -> _Message:
         values: dict[str, object] = {

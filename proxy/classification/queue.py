@@ -154,7 +154,7 @@ class Places(Generic[_Subject, _Answer]):
     async def answer(self, question: Question[_Subject, _Answer]) -> _Answer:
         """Return the answer, once it was the question's turn. Raises ClassifierBusy when it is turned away.
 
-        A place is given up when nobody waits any more for an answer of its.
+        A place is given up when nobody waits any more for any of its answers.
         """
         self._add(question)
         try:

@@ -10,7 +10,7 @@ from proxy.alert import Alert
 from proxy.classification.prompts import Prompt
 
 REST: Final = 4
-"""So many times as long as a prompt took to make no other one is made."""
+"""After a prompt none is made for so many times as long as that one took."""
 LONGEST: Final = 0.2
 """Seconds of a rest at most."""
 

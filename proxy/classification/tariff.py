@@ -13,7 +13,7 @@ from proxy.classification.usage import Usage
 PER_TOKEN: Final = 3
 """Bytes of a prompt that are estimated as one token. In English there are more than four: rather too many tokens than
 too few, and in scripts of three bytes a character is often a token."""
-_REFUSED: Final = frozenset({"rejected", "rate_limited", "unusable", "busy"})
+_REFUSED: Final = frozenset({"rejected", "rate_limited", "unusable"})
 """Outcomes of calls that no provider worked on, so that none charges for them."""
 _ANSWERED: Final = frozenset({"ok", "invalid_answer"})
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from proxy.cli import comparing, posted, texts
 from proxy.cli.posted import Posted
@@ -27,7 +27,6 @@ _DESCRIPTION = (
     "llm.enabled is true, else the rules' and where the rule stands that decided. With --models it asks several models "
     "about the same alerts, and compares them. Needs no running proxy, and leaves nothing behind."
 )
-_ASIDE: Final = "it is written as Prometheus would not write it"
 
 
 def add_command(commands: Any) -> argparse.ArgumentParser:
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             return comparing.run(found, arguments, settings)
         return _classify(found, arguments.output, settings, by_rules=arguments.rules or not settings.llm.enabled)
     except posted.Unreadable as exc:
-        return _failed(str(exc))
+        return texts.complain(str(exc))
     except KeyboardInterrupt:
         return comparing.INTERRUPTED
 
@@ -101,13 +100,13 @@ def _classify(found: Sequence[Posted], output: str, settings: Settings, *, by_ru
         elif by_rules or one.usual:
             shown.append(_shown(one.alert, next(verdicts), rules))
         else:
-            shown.append(_nothing(one.alert, _ASIDE))
+            shown.append(_nothing(one.alert, posted.UNUSUAL))
     texts.say(json.dumps(shown, indent=2) if output == "json" else texts.verdicts(shown))
     for name, error in errors.items():
         print(texts.plain(f"warning: {name} failed when it was asked last: {error}"), file=sys.stderr)
     if by_rules or not said or any(not _failure(one) for one in said):
         return 0
-    return _failed(f"no model gave a verdict: {_why(said[0])}")
+    return texts.complain(f"no model gave a verdict: {_why(said[0])}")
 
 
 async def _asked(alerts: Sequence[Alert], settings: Settings, rules: Rules) -> Asked:
@@ -160,8 +159,3 @@ def _shown(alert: Alert, said: Verdict, rules: Rules) -> Mapping[str, Any]:
         "reason": said.reason,
         "error": said.error,
     }
-
-
-def _failed(message: str) -> int:
-    print(texts.plain(message), file=sys.stderr)
-    return 1

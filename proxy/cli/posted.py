@@ -6,10 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from proxy.alert import Alert
+
+
+UNUSUAL: Final = "it is written as Prometheus would not write it"
+"""Why no model is asked about an alert that can be read."""
 
 
 class Unreadable(Exception):

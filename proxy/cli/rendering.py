@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.cli import texts
+from proxy.cli import posted, texts
+from proxy.cli.posted import Posted
 
 if TYPE_CHECKING:
     from proxy.classification.prompts import Prompts
@@ -39,49 +39,30 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
 def run(body: str, output: str, settings: Settings) -> int:
     """Print what would leave about the alerts in the file `body` (`-`: standard input). Raises ConfigError."""
     from proxy.app import chosen_prompts  # late: the other commands need none of it
-    from proxy.errors import ClassifierUnusable, DecodeError
+    from proxy.errors import ClassifierUnusable
 
     prompts = chosen_prompts(settings)
     try:
-        found = list(_rendered(_read(body), prompts))
-    except OSError as exc:
-        return _failed(f"{body}: cannot read the file: {exc.strerror}")
-    except DecodeError:
-        return _failed(f"{body}: want a JSON array of alerts, as Prometheus posts it to /api/v2/alerts")
-    except ClassifierUnusable as exc:
-        return _failed(str(exc))
-    text = json.dumps(found, indent=2) if output == "json" else texts.prompts(found, prompts.version)
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+        found = list(_rendered(posted.read(body), prompts))
+    except (posted.Unreadable, ClassifierUnusable) as exc:
+        return texts.complain(str(exc))
+    texts.say(json.dumps(found, indent=2) if output == "json" else texts.prompts(found, prompts.version))
     return 0
 
 
-def _failed(message: str) -> int:
-    print(texts.plain(message), file=sys.stderr)
-    return 1
-
-
-def _read(body: str) -> bytes:
-    return sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
-
-
-def _rendered(body: bytes, prompts: Prompts) -> Iterator[Mapping[str, Any]]:
-    """Yield what leaves about each alert, or why nothing does. Raises DecodeError, ClassifierUnusable."""
+def _rendered(found: Sequence[Posted], prompts: Prompts) -> Iterator[Mapping[str, Any]]:
+    """Yield what leaves about each alert, or why nothing does. Raises ClassifierUnusable."""
     from proxy.alert import fingerprint
-    from proxy.gateway import alerts
 
-    batch = alerts.decode(body)
-    for item in batch.items:
-        try:
-            alert = item.read()
-        except ValueError as exc:
-            yield {"fingerprint": None, "alertname": None, "messages": [], "why_nothing": f"its labels: {exc}"}
+    for one in found:
+        if one.alert is None:
+            yield {"fingerprint": None, "alertname": None, "messages": [], "why_nothing": one.why_unread}
             continue
-        known = {"fingerprint": fingerprint(alert.labels), "alertname": alert.name}
-        if not (batch.usual and item.usual):
-            yield {**known, "messages": [], "why_nothing": "it is written as Prometheus would not write it"}
+        known = {"fingerprint": fingerprint(one.alert.labels), "alertname": one.alert.name}
+        if not one.usual:
+            yield {**known, "messages": [], "why_nothing": posted.UNUSUAL}
             continue
-        prompt = prompts.render(alert)
+        prompt = prompts.render(one.alert)
         contents = [message["content"] for message in prompt.messages]
         yield {
             **known,

@@ -18,9 +18,16 @@ def plain(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print `text`, also where the terminal lacks some of its letters."""
+    """Print `text` at once, also where the terminal lacks some of its letters."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    # At once: what a classifier prints in `try-classifier` shall stand where it belongs.
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def complain(message: str) -> int:
+    """Say on standard error what is wrong. Return the exit status of a command that ends with it."""
+    print(plain(message), file=sys.stderr)
+    return 1
 
 
 def mode(found: Object) -> str:

@@ -6,18 +6,17 @@ import argparse
 import asyncio
 import importlib
 import json
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import classifiers
-from proxy.cli import texts
+from proxy.cli import posted, texts
 
 if TYPE_CHECKING:
     from proxy.classification.classification import Classification
-    from proxy.classification.prompts import Prompt, Prompts
+    from proxy.classification.prompts import Prompt
     from proxy.config import Settings
 
 _ABOUT = "try a classifier of your own on the alerts of a POST body"
@@ -43,32 +42,20 @@ def add_command(commands: Any) -> argparse.ArgumentParser:
 def run(body: str, settings: Settings) -> int:
     """Ask about the alerts in the file `body` (`-`: standard input), and print the answers. Raises ConfigError."""
     from proxy.app import chosen_prompts  # late: the other commands need none of it
-    from proxy.errors import ClassifierUnusable, DecodeError
+    from proxy.errors import ClassifierUnusable
 
     if settings.llm.provider != classifiers.PROVIDER:
-        return _failed(f"llm.provider is {settings.llm.provider}, want {classifiers.PROVIDER}: one of your own")
+        return texts.complain(f"llm.provider is {settings.llm.provider}, want {classifiers.PROVIDER}: one of your own")
     try:
-        given = sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
-    except OSError as exc:
-        return _failed(f"{body}: cannot read the file: {exc.strerror}")
-    try:
-        return asyncio.run(_ask(list(_shown(given, chosen_prompts(settings))), settings))
-    except DecodeError:
-        return _failed(f"{body}: want a JSON array of alerts, as Prometheus posts it to /api/v2/alerts")
-    except ClassifierUnusable as exc:
-        return _failed(str(exc))
-
-
-def _shown(body: bytes, prompts: Prompts) -> Iterator[tuple[str, Prompt]]:
-    """Yield the name of each alert that can be read, and what may leave of it. Raises DecodeError."""
-    from proxy.gateway import alerts
-
-    for item in alerts.decode(body).items:
-        try:
-            alert = item.read()
-        except ValueError:
-            continue
-        yield alert.name, prompts.render(alert)
+        found = posted.read(body)
+        prompts = chosen_prompts(settings)
+        shown = [(one.alert.name, prompts.render(one.alert)) for one in found if one.alert is not None]
+        for n, one in enumerate(found, 1):
+            if one.alert is None:
+                texts.complain(f"alert {n} of {len(found)} is left out: {one.why_unread}")
+        return asyncio.run(_ask(shown, settings))
+    except (posted.Unreadable, ClassifierUnusable) as exc:
+        return texts.complain(str(exc))
 
 
 async def _ask(shown: Sequence[tuple[str, Prompt]], settings: Settings) -> int:
@@ -109,13 +96,6 @@ def _lines(verdict: Classification) -> Sequence[str]:
     ]
 
 
-def _failed(message: str) -> int:
-    print(texts.plain(message), file=sys.stderr)
-    return 1
-
-
 def _say(*lines: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
     for line in lines:
-        # At once: what the classifier prints shall stand where it belongs.
-        print(texts.plain(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        texts.say(texts.plain(line))

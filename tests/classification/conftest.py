@@ -1,4 +1,4 @@
-"""Second tiers of the class cache, for their tests."""
+"""Second tiers of the class cache, and a provider that models are asked through."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from fake_provider import FakeProvider
 from verdicts import InRedis, InSqlite
 
 from proxy.classification.stores.redis import RedisVerdicts
@@ -56,3 +58,17 @@ def inside(kind: str, request: pytest.FixtureRequest, tmp_path: Path, prefix: st
     if kind == "sqlite":
         return InSqlite(tmp_path / "kept" / NAME)
     return InRedis(request.getfixturevalue(kind), prefix)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def far_end() -> AsyncIterator[FakeProvider]:
+    """What the models of a module are asked through."""
+    async with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(far_end: FakeProvider) -> FakeProvider:
+    """The same, with nothing left of the test before."""
+    far_end.forget()
+    return far_end

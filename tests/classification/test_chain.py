@@ -455,8 +455,10 @@ async def test_an_attempt_that_takes_too_long_and_one_that_is_cancelled_are_told
     made = Made(FakeModel([None]), Talker([None]), timeout=0.02)
     await made.ask()
     assert made.attempts == [(0, "timeout"), (1, "timeout")]
-    call = asyncio.create_task(Made.ask(patient := Made(FakeModel([None]))))
-    await asyncio.sleep(0.01)
+    patient = Made(model := FakeModel([None]))
+    call = asyncio.create_task(patient.ask())
+    while not model.asked:
+        await asyncio.sleep(0)
     assert (patient.chain.running, patient.chain.waiting) == (1, 0)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)

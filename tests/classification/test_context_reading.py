@@ -73,6 +73,11 @@ def test_everything_is_read():
             id="a service without anything",
         ),
         pytest.param(
+            "services:\n- about: a\n- about: b",
+            [f"c:{line}: name is missing, want for example name: checkout" for line in (2, 3)],
+            id="two services without a name, which are not one twice",
+        ),
+        pytest.param(
             "services:\n- name: 1\n  about: [x]",
             ["c:2: want a text; put 1 in quotes if it is meant as one", "c:3: want a text"],
             id="a service of other types",

@@ -219,6 +219,10 @@ async def test_who_does_not_come_back_costs_the_process_and_it_is_replaced(insta
     )
 
 
+def test_of_a_list_without_an_end_no_more_is_looked_at_than_is_used():
+    assert custom._bounded(range(1_000_000)) == list(range(custom._STEPS))
+
+
 @in_module_loop
 async def test_a_thread_may_have_its_time_after_its_call_was_given_up(installed: Path, monkeypatch):
     on_path(monkeypatch, installed)

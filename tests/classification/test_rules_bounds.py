@@ -36,6 +36,7 @@ def many(rules: int, row: str) -> str:
         (r"\bdisks?full\b", 3),
         (r"\b(a|bb)full\b", 5),
         (r"\b(re)?boot\b", 4),
+        (r"\bab(c|d)ef\b", 6),
         (r"disk", 20),
         (r"\bdisk.*full", 2 + 12 + 20),
         (r"\bdisk.*\bfull\b", 2 + 12 + 2),

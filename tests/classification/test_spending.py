@@ -41,6 +41,12 @@ async def refused(budget: Budget, model: int = 0) -> bool:
     return False
 
 
+async def tidied(budget: Budget) -> None:
+    """Return once the store was told what it is told when a call has ended."""
+    while budget._tidying is not None:
+        await asyncio.sleep(0)
+
+
 async def exhaust(budget: Budget) -> int:
     """Make calls as estimated until one is refused; return how many that were."""
     calls = 0
@@ -240,6 +246,20 @@ async def test_midnight_while_the_store_is_asked_refuses_nobody(clock):
     assert (held(budget), store.asked) == (ESTIMATE, 2)
 
 
+async def test_what_a_file_refuses_at_midnight_is_not_taken_of_the_new_day(clock):
+    class AwayAtMidnight(MemoryStore):
+        shared = False
+
+        async def exchange(self, day, *rest):
+            clock.now = MIDNIGHT + DAY
+            budget.spent()  # somebody looks at the metrics meanwhile
+            raise StoreError("away")
+
+    budget = a_budget(Amounts(3 * ESTIMATE), clock, AwayAtMidnight())
+    clock.now -= 1 - DAY
+    assert await refused(budget), "a fifth of it is less than a call"
+
+
 async def test_a_clock_that_is_set_back_over_midnight_gives_nothing_twice(clock):
     budget = a_budget(CAPS, clock)
     await exhaust(budget)
@@ -316,14 +336,14 @@ async def test_more_than_two_chunks_in_hand_are_for_others(clock):
     holds = [await budget.reserve(0, PROMPT) for _ in range(10)]
     for hold in holds:
         hold.release()
-    await asyncio.sleep(0.001)
+    await tidied(budget)
     assert (held(budget), store.days[TODAY].tokens <= 2 * CHUNK) == (0, True)
 
 
 async def test_what_was_spent_beyond_what_was_taken_is_told_at_once(clock):
     budget = a_budget(CAPS, clock, store := MemoryStore())
     await spend(budget, 10 * CHUNK)
-    await asyncio.sleep(0.001)
+    await tidied(budget)
     assert store.days[TODAY].tokens == 10 * CHUNK
 
 
@@ -401,7 +421,7 @@ async def test_what_a_store_knew_before_is_added_once_it_can_be_read(clock):
     store.days[TODAY], store.away = Amounts(tokens=100_000), True
     budget = a_budget(CAPS, clock, store)
     await spend(budget, 50_000)
-    await asyncio.sleep(0.001)
+    await tidied(budget)
     store.away = False
     clock.now += AWAY
     await spend(budget, 570)
@@ -411,7 +431,7 @@ async def test_what_a_store_knew_before_is_added_once_it_can_be_read(clock):
 async def test_a_store_that_has_lost_the_day_learns_it_again(clock):
     budget = a_budget(CAPS, clock, store := MemoryStore())
     await spend(budget, 100_000)
-    await asyncio.sleep(0.001)
+    await tidied(budget)
     store.days.clear()
     await spend(budget, 570)
     await spend(budget, 570)
@@ -433,12 +453,12 @@ async def test_what_was_given_back_unheard_is_not_given_back_twice(clock):
     one, other = (a_budget(CAPS, clock, store) for store in [Deaf()] * 2)
     store = one._store
     await spend(other, 50_000)
-    await asyncio.sleep(0.001)
+    await tidied(other)
     holds = [await one.reserve(0, PROMPT) for _ in range(10)]
     store.lost = True
     for hold in holds:
         hold.release()
-    await asyncio.sleep(0.001)
+    await tidied(one)
     store.lost = False
     clock.now += AWAY
     await one.close()
@@ -449,9 +469,11 @@ async def test_what_was_given_back_unheard_is_not_given_back_twice(clock):
 async def test_a_call_that_is_given_up_while_the_store_is_asked_leaves_nothing_untold(clock):
     class Hangs(MemoryStore):
         hangs = False
+        hanging = asyncio.Event()
 
         async def exchange(self, *asked):
             if self.hangs:
+                self.hanging.set()
                 await asyncio.Event().wait()
             return await super().exchange(*asked)
 
@@ -459,7 +481,7 @@ async def test_a_call_that_is_given_up_while_the_store_is_asked_leaves_nothing_u
     hold = await budget.reserve(0, PROMPT)
     store.hangs = True
     hold.settle(Usage(1, 49_999, 1), "ok")
-    await asyncio.sleep(0.001)  # it is being told that more was spent than was taken
+    await store.hanging.wait()  # it is being told that more was spent than was taken
     budget._tidying.cancel()
     await asyncio.sleep(0)
     store.hangs = False

@@ -133,7 +133,7 @@ async def test_one_deadline_bounds_the_whole_call():
     with pytest.raises(ClassifierError):
         async with asyncio.timeout(1):
             await asker(slow, 1000).ask(CHAT, 0.35)
-    assert 2 <= next(calls) <= 4  # a busy machine gets to fewer
+    assert next(calls) <= 4  # a busy machine gets to fewer
 
 
 async def test_silence_ends_at_the_deadline():

@@ -90,6 +90,14 @@ async def test_a_call_is_settled(monkeypatch, budget, said, spent):
         assert budget.spent().tokens == spent
 
 
+async def test_a_prompt_is_measured_in_bytes_for_a_letter_of_another_script_is_often_a_token(monkeypatch, budget):
+    alert = Alert({"alertname": "DiskFull", "site": "東京" * 100})
+    size = sum(len(message["content"].encode()) for message in Prompts().render(alert).messages)
+    async with asking(monkeypatch, budget, Child(lambda ask: [Answered(ask.call, MEMBERS, Usage(1))])) as worker:
+        await worker.classifier(0).classify(alert)
+        assert budget.spent().tokens == -(-size // 3) + MAX_TOKENS
+
+
 async def test_while_it_runs_the_estimate_is_reserved(monkeypatch, budget):
     async with asking(monkeypatch, budget, child := Child()) as worker:
         call = asyncio.create_task(worker.classifier(0).classify(ALERT))

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
-from fake_provider import FakeProvider, Status, verdict
+from fake_provider import FakeProvider, Status, Text, verdict
 from workers import PROVIDERS, SECRET, a_model
+
+from proxy.classification.answers import TEXT_LIMIT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what LiteLLM's hundred imports warn of is not ours to mend
@@ -106,6 +108,15 @@ async def test_a_key_that_the_model_repeats_stays_here(name: str, streamed: bool
     assert SECRET not in reply.text
     assert "Your key is [masked]." in reply.text
     assert "Use [masked] now." in reply.text
+
+
+async def test_a_key_in_a_stream_that_is_cut_off_stays_here_too(provider: FakeProvider, ask):
+    words = " ".join(map(str, range(TEXT_LIMIT // 4)))  # LiteLLM ends a stream that repeats itself
+    provider.answers = [Text(f"Your key is {SECRET}. {words}")]
+    reply = await ask(provider.url, streamed=True)
+    assert len(reply.text) < len(provider.answers[0].text), "it was cut off"
+    assert reply.text.startswith("Your key is [masked]. ")
+    assert SECRET not in reply.text
 
 
 async def test_a_key_of_the_environment_stays_here_too(provider: FakeProvider, ask, monkeypatch: pytest.MonkeyPatch):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from fakes import an_alert
 from simulated import simulated
 from structlog.testing import capture_logs
 from workers import ALERT, SECRET, FakeProcess, Sleeps, Watched, a_model, children, config
@@ -18,6 +19,7 @@ from proxy.classification.worker import client
 from proxy.classification.worker.client import ModelWorker, WorkerState
 from proxy.classification.worker.protocol import (
     Answered,
+    AnsweredAll,
     Ask,
     Cancel,
     Crashed,
@@ -112,6 +114,16 @@ async def test_the_parent_judges_again_what_the_child_says(monkeypatch):
     async with ModelWorker(config()) as worker:
         with pytest.raises(ClassifierInvalidAnswer, match="unknown severity"):
             await worker.classifier(0).classify(ALERT)
+
+
+async def test_a_child_that_counts_other_alerts_than_it_was_asked_about_has_said_nothing(monkeypatch):
+    def answer(ask: Ask) -> list[Message]:
+        return [AnsweredAll(ask.call, [LABELS], NO_USAGE)]
+
+    children(monkeypatch, lambda: FakeProcess(Ready("1", [""]), stays=True, answer=answer))
+    async with ModelWorker(config()) as worker:
+        with pytest.raises(ClassifierInvalidAnswer, match="not one verdict for each alert"):
+            await worker.classifier(0).classify_together([an_alert("DiskFull"), an_alert("PodDown")])
 
 
 LABELS = {"severity": "info", "category": "other", "confidence": "low"}

@@ -30,18 +30,6 @@ NAMES = [f"Alert{n}" for n in range(10)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def far_end() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(far_end: FakeProvider) -> FakeProvider:
-    far_end.forget()
-    return far_end
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(far_end: FakeProvider) -> AsyncIterator[Pool]:
     # Streams, as it does by default: a call about several does not.
     pool = Pool(dict.fromkeys(PROVIDERS, far_end.url), stream=True, max_retries=1)

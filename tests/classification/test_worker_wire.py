@@ -61,18 +61,6 @@ WHOLE = replace(BARE, summary="The disk fills up.", recommendations=("Delete old
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def far_end() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(far_end: FakeProvider) -> FakeProvider:
-    far_end.forget()
-    return far_end
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pools(far_end: FakeProvider) -> AsyncIterator[dict[bool, Pool]]:
     urls = dict.fromkeys([*PROVIDERS, WITH_TOOL], far_end.url)
     pools = {stream: Pool(urls, stream=stream, max_retries=1) for stream in (False, True)}

@@ -115,7 +115,7 @@ class Rules:
             category = Reason(rule.name, rule.at) if rule.category else category
         if override.category:
             category = Reason(OVERRIDE, override.at)
-        if authored and not (override.severity and override.force):
+        if authored and not override.force:
             severity = Reason(AUTHOR, f"{label}={labels[label]}")
         elif override.severity:
             severity = Reason(OVERRIDE, override.at)

@@ -19,8 +19,7 @@ from proxy.classification import answers
 from proxy.classification.classification import Classification
 from proxy.classification.worker import protocol, providers
 from proxy.classification.worker.asking import Tally
-from proxy.classification.worker.custom import Custom
-from proxy.classification.worker.making import Made, Making
+from proxy.classification.worker.making import Made, Making, asker_of
 from proxy.classification.worker.protocol import (
     Answered,
     AnsweredAll,
@@ -130,9 +129,7 @@ async def _answer(model: Made, ask: Ask, send: _Send, tally: Tally) -> None:
         send(Labelled(ask.call, answers.members(verdict)))
 
     try:
-        if isinstance(model, ClassifierUnusable):
-            raise model
-        asker = model.about(ask) if isinstance(model, Custom) else model
+        asker = asker_of(model, ask)
         if ask.names:
             verdicts = await asker.ask_together(ask.messages, ask.names, ask.seconds, tally)
             found = [None if verdict is None else answers.members(verdict) for verdict in verdicts]

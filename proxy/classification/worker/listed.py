@@ -7,8 +7,7 @@ from pathlib import Path
 
 
 def may_be_known(provider: str) -> bool:
-    """Return False when LiteLLM has no provider of that name for sure: neither is it in its list nor can the list be
-    elsewhere."""
+    """Return whether LiteLLM may have a provider of that name: False only when its list was found, and lacks it."""
     found = importlib.util.find_spec("litellm")  # without importing it
     if found is None or found.origin is None:
         return True

@@ -12,11 +12,18 @@ from proxy import classifiers
 from proxy.classification.worker import custom, providers
 from proxy.classification.worker.asking import Asker
 from proxy.classification.worker.custom import Custom
-from proxy.classification.worker.protocol import Configure, Model
+from proxy.classification.worker.protocol import Ask, Configure, Model
 from proxy.errors import ClassifierUnusable
 
 Made = Asker | Custom | ClassifierUnusable
 """What can be asked; or why not."""
+
+
+def asker_of(made: Made, ask: Ask) -> Asker:
+    """Return what asks this question. Raises ClassifierUnusable for what cannot be asked at all."""
+    if isinstance(made, ClassifierUnusable):
+        raise made
+    return made.about(ask) if isinstance(made, Custom) else made
 
 
 class Making:

@@ -23,7 +23,6 @@ from typing import Any, Final, get_args
 
 from proxy.classification.usage import Usage
 from proxy.errors import (
-    ClassifierBusy,
     ClassifierError,
     ClassifierInvalidAnswer,
     ClassifierRateLimited,
@@ -171,6 +170,7 @@ _NESTED: Mapping[str, Callable[[Any], object]] = {
     "names": tuple,
     "usage": lambda usage: Usage(**usage),
 }
+# Of those that a child reports: the others are about our own queue, breaker and budget.
 _ERRORS: Mapping[str, type[ClassifierError]] = {
     kind.reason: kind
     for kind in (
@@ -180,7 +180,6 @@ _ERRORS: Mapping[str, type[ClassifierError]] = {
         ClassifierTimeout,
         ClassifierUnavailable,
         ClassifierUndecided,
-        ClassifierBusy,
         ClassifierInvalidAnswer,
     )
 }

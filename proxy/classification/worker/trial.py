@@ -13,8 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from proxy.classification.classification import Classification
 from proxy.classification.worker import providers
-from proxy.classification.worker.custom import Custom
-from proxy.classification.worker.making import Making
+from proxy.classification.worker.making import Making, asker_of
 from proxy.classification.worker.protocol import Ask, Configure
 from proxy.errors import ClassifierUnusable
 
@@ -33,7 +32,6 @@ async def trial(configure: Configure) -> AsyncIterator[Callable[[Ask], Awaitable
             raise made
 
         async def ask_about(ask: Ask) -> Classification:
-            asker = made.about(ask) if isinstance(made, Custom) else made
-            return await asker.ask(ask.messages, ask.seconds)
+            return await asker_of(made, ask).ask(ask.messages, ask.seconds)
 
         yield ask_about

@@ -140,7 +140,7 @@ class _File(Database):
         """Return the decisions that come next, and the last identity of them; None: there are no more."""
         with self.used() as db:
             rows = db.execute(
-                f"SELECT {_COLUMNS} FROM decisions WHERE identity > ? ORDER BY identity LIMIT {SLICE}",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM decisions WHERE identity > ? ORDER BY identity LIMIT {SLICE}",  # noqa: S608 - our own names
                 (after,),
             ).fetchall()
             now = self.now()
@@ -162,7 +162,7 @@ class _File(Database):
                 holds = held[identity] = settle(before, kept, shared=False)
                 if holds is not before:
                     db.execute(
-                        f"REPLACE INTO decisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                        f"REPLACE INTO decisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names
                         _row(holds, now),
                     )
         return held
@@ -186,7 +186,7 @@ class _File(Database):
     # Rows
 
     def _held(self, db: sqlite3.Connection, identity: Identity, now: float) -> Kept | None:
-        row = db.execute(f"SELECT {_COLUMNS} FROM decisions WHERE identity = ?", (identity,)).fetchone()  # noqa: S608
+        row = db.execute(f"SELECT {_COLUMNS} FROM decisions WHERE identity = ?", (identity,)).fetchone()  # noqa: S608 - our own names
         return _kept(row, row[4] - now, _read) if row and row[4] > now else None
 
 
