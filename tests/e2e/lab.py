@@ -26,7 +26,19 @@ from typing import Any
 import aiohttp
 from fake_provider import FakeProvider, verdict
 from fakes import body, posted, stamp
-from real import PEER_TIMEOUT, READY_WITHIN, Program, Proxy, Webhook, alertmanager, clustered, get, proxy, webhook
+from real import (
+    PEER_TIMEOUT,
+    READY_WITHIN,
+    PeersLate,
+    Program,
+    Proxy,
+    Webhook,
+    alertmanager,
+    clustered,
+    get,
+    proxy,
+    webhook,
+)
 
 GROUP_INTERVAL = 3
 EVERY = 1.0
@@ -234,9 +246,17 @@ class Lab:
                 assert resolved, f"{name} was never told to have ended. {self.story(name)}"
                 assert told <= 2 + extra, f"{told} notifications. {self.story(name)}"
                 continue
+            if told > 2 and self._told_by_both(name):
+                raise PeersLate(self.story(name))
             assert (len(fired), len(resolved), told) == (1, 1, 2), self.story(name)
             assert fired == resolved, self.story(name)
             assert len(self.identities[name]) == 1, self.story(name)
+
+    def _told_by_both(self, name: str) -> bool:
+        tellers = {notification["externalURL"] for notification in self.hook.about(name)}
+        labels = [self.hook.told(status, name) for status in ("firing", "resolved")]
+        told = {frozenset(each.items()) for each in itertools.chain(*labels)}
+        return len(tellers) > 1 and len(told) == 1 and len(self.identities[name]) == 1
 
     def story(self, name: str | None = None) -> str:
         """What was told, for a test that fails."""

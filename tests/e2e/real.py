@@ -209,6 +209,15 @@ async def webhook() -> AsyncIterator[Webhook]:
         await runner.cleanup()
 
 
+class PeersLate(AssertionError):
+    """Both Alertmanagers of a cluster told the same of an alert, whose identity never changed.
+
+    The second one tells what it has not heard of from the first one within the peer timeout, which is short here. So it
+    is on a machine that stands still for a moment, with any proxy and with none. It may also be that a proxy kept an
+    alert from one of them: whoever meets this plays the scenario anew, and believes it when it comes again.
+    """
+
+
 ALONE = ("--cluster.listen-address=",)
 PEER_TIMEOUT = 0.7
 """Seconds that the second Alertmanager gives the first to notify; what that one told must be gossiped by then. And what

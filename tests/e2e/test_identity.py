@@ -17,6 +17,8 @@ from fake_provider import FakeProvider, Hang, Reset, verdict
 from fakes import posted
 from real import Proxy, alertmanager, get, metric, model_ready, prometheus, proxy, send, webhook
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 SEVERITIES = ("critical", "warning", "info", "noise")
 KEY = "sk-canary-0123456789"
 
@@ -71,8 +73,7 @@ async def kill_workers(of: Proxy) -> None:
         await asyncio.sleep(0.5)
 
 
-@pytest.mark.timeout(240)
-async def test_one_identity_and_one_notification_each_whatever_the_model_does(am_binary, tmp_path):
+async def one_identity_and_one_notification_each(am_binary: str, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         hooks, ams, proxies = {}, {}, {}
         providers = {
@@ -140,8 +141,7 @@ async def test_one_identity_and_one_notification_each_whatever_the_model_does(am
         assert await metric(proxies["dies"].admin, "aiproxy_worker_restarts_total") > 0
 
 
-@pytest.mark.timeout(120)
-async def test_with_a_hanging_model_64_alerts_cost_the_budget_once_and_prometheus_no_error(am_binary, tmp_path):
+async def hanging_and_64_alerts_cost_the_budget_once_and_prometheus_no_error(am_binary: str, tmp_path: Path) -> None:
     series = " or ".join(f'label_replace(vector(1), "pod", "pod-{n}", "", "")' for n in range(64))
     storm = {"alert": "Storm", "labels": {"severity": "warning"}}
     async with (
@@ -173,7 +173,7 @@ async def test_with_a_hanging_model_64_alerts_cost_the_budget_once_and_prometheu
             assert len(provider.requests) == 1
 
 
-async def test_twenty_posts_of_new_alerts_in_a_row_with_a_hanging_model(am_binary, tmp_path):
+async def hanging_and_twenty_posts_of_new_alerts_in_a_row(am_binary: str, tmp_path: Path) -> None:
     """With the budget as shipped: waiting 3 s for each of them would be a minute, and Prometheus would drop alerts."""
     async with (
         FakeProvider([Hang()]) as provider,
@@ -194,3 +194,17 @@ async def test_twenty_posts_of_new_alerts_in_a_row_with_a_hanging_model(am_binar
             assert await send(px.url, posted(f"New{n}")) == 200
         assert 6 < time.monotonic() - begun < 15
         assert len(await get(f"{am.url}/api/v2/alerts")) == 20
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        one_identity_and_one_notification_each,
+        hanging_and_64_alerts_cost_the_budget_once_and_prometheus_no_error,
+        hanging_and_twenty_posts_of_new_alerts_in_a_row,
+    ],
+    ids=lambda scenario: scenario.__name__,
+)
+async def test_whatever_the_model_does(am_binary, scenario, side_by_side, request):
+    await side_by_side[request.node.nodeid]

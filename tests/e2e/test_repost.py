@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def texts(notifications: list[dict[str, Any]], name: str) -> list[str | None]:
     return [alert["annotations"].get("ai_summary") for alert in alerts if alert["labels"]["alertname"] == name]
 
 
-@pytest.mark.parametrize("mode", ["enriched", "transparent_with_recommendations"])
-async def test_text_that_lands_two_seconds_late_is_in_the_first_page_and_there_is_no_second(am_binary, tmp_path, mode):
+async def late(am_binary: str, tmp_path: Path, *, mode: str) -> None:
     model = Model()
     async with (
         webhook() as hook,
@@ -77,6 +77,18 @@ async def test_text_that_lands_two_seconds_late_is_in_the_first_page_and_there_i
                 await asyncio.sleep(0.1)
         await asyncio.sleep(5)  # two more flushes
         assert texts(hook.notifications, "Late") == ["The model says so."]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    "scenario",
+    [partial(late, mode=mode) for mode in ("enriched", "transparent_with_recommendations")],
+    ids=lambda scenario: scenario.keywords["mode"],
+)
+async def test_text_that_lands_two_seconds_late_is_in_the_first_page_and_there_is_no_second(
+    am_binary, scenario, side_by_side, request
+):
+    await side_by_side[request.node.nodeid]
 
 
 async def freezes(pid: int, rng: random.Random) -> None:
