@@ -1,6 +1,7 @@
 """The command line, most of it as the process that a user starts."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -180,6 +181,24 @@ async def test_bare_flags_mean_serve_and_a_signal_drains_with_exit_0(serve, aler
     await alertmanager.stop()
     assert status_of(await asyncio.wait_for(pending, 10)) in {502, 504}
     assert await asyncio.wait_for(serving.process.wait(), 15) == 0
+
+
+async def test_a_second_signal_ends_it_at_once(serve, alertmanager):
+    serving = await serve()
+    data_port, _ = serving.ports
+    reached = asyncio.Event()
+    alertmanager.respond = lambda _: reached.set() or None
+    pending = asyncio.create_task(exchange(data_port, post(body(posted()))))
+    await asyncio.wait_for(reached.wait(), 5)
+    serving.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        while "stopping:" not in (await serving.process.stderr.readline()).decode():
+            pass
+    assert serving.process.returncode is None, "a POST is on its way"
+    serving.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(serving.process.wait(), 5) == -signal.SIGTERM
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        await pending
 
 
 async def test_the_four_variables_alone_work(serve):

@@ -241,6 +241,20 @@ async def test_another_key_is_named_and_not_shown(proxy):
     assert "sk-" not in str(logs)
 
 
+async def test_another_admin_token_holds_at_once(proxy):
+    text = proxy.file.read_text()
+    proxy.file.write_text(text.replace("web: {", 'web: {admin_token: "one", '))
+    assert (await proxy.reload())[0] == 200
+    assert (await proxy.reload())[0] == 401
+    proxy.file.write_text(text.replace("web: {", 'web: {admin_token: "two", '))
+    for token, status in (("two", 401), ("one", 200), ("one", 401), ("two", 200)):
+        async with (
+            ClientSession(headers={"Authorization": f"Bearer {token}"}) as client,
+            client.post(f"{proxy.admin}/-/reload") as answered,
+        ):
+            assert answered.status == status
+
+
 async def test_a_switch_outranks_what_is_read_again(proxy):
     async with (
         ClientSession() as client,

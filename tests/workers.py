@@ -14,7 +14,8 @@ import pytest
 from proxy.alert import Alert
 from proxy.classification.classifier import Classifier
 from proxy.classification.usage import Usage
-from proxy.classification.worker.client import ModelConfig, ModelWorker, WorkerState
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import ModelConfig, WorkerState
 from proxy.classification.worker.process import WorkerProcess
 from proxy.classification.worker.protocol import Ask, Message, Model
 

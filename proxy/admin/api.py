@@ -38,15 +38,15 @@ def admin_api(
     ready: Callable[[], bool],
     status: Callable[[], Mapping[str, Any]],
     reload: Callable[[], Awaitable[None]],
-    token: str,
+    token: Callable[[], str],
     loopback: bool,
 ) -> web.Application:
     """Return the admin listener's application.
 
     `canary` gives what is configured, `explained` what the rules say of labels, and `status` JSON objects; `reload`
     raises ConfigError. Everything but OPEN needs
-    `token` as a bearer token where there is one. With an empty `token` it is open on a `loopback` listener, and closed
-    to everybody on any other.
+    what `token` returns as a bearer token, where there is one. With none it is open on a `loopback` listener, and
+    closed to everybody on any other.
     """
     api = _Api(registry, ready, status, reload)
     modes = Modes(current, switch, canary)
@@ -103,13 +103,14 @@ class _Api:
         return web.Response(text="OK\n")
 
 
-def _guard(token: str, loopback: bool) -> Any:
+def _guard(current: Callable[[], str], loopback: bool) -> Any:
     @web.middleware
     async def guard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if request.path in OPEN:
             return await handler(request)
+        token = current()
         if token and not _bears(request, token):
             return error(401, "want the header Authorization: Bearer <web.admin_token>")
         if not token and not loopback:

@@ -31,7 +31,8 @@ from proxy.config.models import ModelName, ModelNameKind
 from proxy.errors import ClassifierError, ClassifierUnusable
 
 if TYPE_CHECKING:
-    from proxy.classification.worker.client import ModelConfig, ModelWorker, WorkerState
+    from proxy.classification.worker.client import ModelWorker
+    from proxy.classification.worker.configuration import ModelConfig, WorkerState
     from proxy.classification.worker.protocol import Model
 
 RULES: Final = "rules"

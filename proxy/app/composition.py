@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import signal
 import socket
@@ -93,11 +94,20 @@ class Running:
 
 
 async def serve(settings: Settings, load: Callable[[], Loaded] | None = None) -> None:
-    """Run a proxy until SIGTERM or SIGINT. At SIGHUP the settings are read again by `load`."""
+    """Run a proxy until SIGTERM or SIGINT, and end at once at a second one. At SIGHUP the settings are read again by
+    `load`."""
     stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stopping(signum: int) -> None:
+        if stop.is_set():
+            log.warning("stopped at once, by a second signal")
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)  # so that whoever waits for us sees what ended us
+        stop.set()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+        loop.add_signal_handler(signum, stopping, signum)
     # From the first moment on: unheard, the signal ends a process.
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with build(settings, load=load) as running, AsyncExitStack() as stack:
@@ -244,7 +254,9 @@ async def build(
             memory=StateFile(settings.storage.path / NAME) if store.shared else None,
             others_label=lambda: heartbeat.others_label,
         )
-        reload = Reload(load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, rules, metrics)
+        reload = Reload(
+            load or (lambda: Loaded(settings, (), {})), settings, rollout, switch, rules, the_model.use_key, metrics
+        )
         known, written = await heartbeat.first()
         with contextlib.suppress(TimeoutError):  # the mode is applied before it is written, which a disk may hold up
             async with asyncio.timeout(LAST_WORDS):
@@ -299,7 +311,7 @@ async def build(
             reload=reload,
             ready=serving.is_set,
             status=status,
-            token=settings.web.admin_token.reveal(),
+            token=lambda: reload.settings.web.admin_token.reveal(),
             loopback=is_loopback(settings.web.admin_listen_address),
         )
         admin_port = await listen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +24,13 @@ from proxy.classification.savings import Savings
 from proxy.classification.service import Rulebook
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker.keys import KNOWN, missing_key, needs_key
-from proxy.config import Llm, Settings, closest, variables
+from proxy.config import Llm, Secret, Settings, closest, variables
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
     from proxy.classification.spending import Budget
-    from proxy.classification.worker.client import ModelConfig, ModelWorker
+    from proxy.classification.worker.client import ModelWorker
+    from proxy.classification.worker.configuration import ModelConfig
     from proxy.config.models import ModelName
 
 log = structlog.get_logger(__name__)
@@ -100,6 +102,23 @@ class ChosenModel:
         )
         self._worker = await stack.enter_async_context(worker)
         self.classifier = self._chained(self._names, worker.classifier)
+
+    async def use_key(self, key: Secret) -> bool:
+        """Ask from now on with another key. Return whether that is in effect.
+
+        It is not where no model could be asked from the start, for want of a key. And none is not in effect in the
+        place of one: a file that is empty for a moment is no wish.
+        """
+        if self._worker is None or not key:
+            return False
+        first = self._llm.models[0]
+        self._llm = replace(self._llm, api_key=key)
+        self.key = "set"
+        await self._worker.use_keys(worker_config(self._llm, self._llm.models).models)
+        for model, link in zip(self._llm.models, self._links, strict=True):
+            if model.door == first.door:
+                link.breaker.reset()  # what the old key was refused says nothing about this one
+        return True
 
     async def settled(self) -> None:
         """Return once the model can be asked, or its worker has failed to start; at once when none is to be asked."""
@@ -237,7 +256,7 @@ class ChosenModel:
 
 def worker_config(llm: Llm, models: Sequence[ModelName]) -> ModelConfig:
     """Return what a worker is to know that asks `models`, whose addresses are settled."""
-    from proxy.classification.worker.client import ModelConfig
+    from proxy.classification.worker.configuration import ModelConfig
     from proxy.classification.worker.protocol import Model
 
     key, first = llm.api_key.reveal(), llm.models[0]

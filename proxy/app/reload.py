@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
 from proxy.app.rules import CurrentRules, read_rules
-from proxy.config import Loaded, Settings, differing
+from proxy.config import Loaded, Secret, Settings, differing
 from proxy.decisions.canary import Canary
 from proxy.decisions.rollout import Rollout
 from proxy.decisions.switch import Switch
@@ -20,7 +21,7 @@ from proxy.telemetry import Metrics, set_log_level
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE: Final = ("enrichment.mode", "enrichment.canary.", "enrichment.skip", "rules.", "log.level")
+AT_ONCE: Final = ("enrichment.mode", "enrichment.canary.", "enrichment.skip", "rules.", "web.admin_token", "log.level")
 """What takes effect without a restart: settings that new alerts are asked about, and no connection or cache holds."""
 
 
@@ -34,9 +35,11 @@ class Reload:
         rollout: Rollout,
         switch: Switch,
         current_rules: CurrentRules,
+        use_key: Callable[[Secret], Awaitable[bool]],
         metrics: Metrics,
     ) -> None:
-        """`load` reads them again from where they came, and raises ConfigError."""
+        """`load` reads them again from where they came, and raises ConfigError. `use_key` has models asked with another
+        key, and says whether that worked."""
         self._load = load
         self._running = running
         self.settings = running
@@ -44,6 +47,7 @@ class Reload:
         self._rollout = rollout
         self._switch = switch
         self._rules = current_rules
+        self._use_key = use_key
         self._turn = asyncio.Lock()
         self._metrics = metrics
         self.read_at: datetime
@@ -75,6 +79,9 @@ class Reload:
         self._rollout.skip([parse_matchers(matchers) for matchers in settings.enrichment.skip])
         await self._switch.configure(settings.enrichment.mode, canary_of(settings))
         set_log_level(settings.log.level)
+        key = settings.llm.api_key
+        if key != self._running.llm.api_key and await self._use_key(key):
+            self._running = replace(self._running, llm=replace(self._running.llm, api_key=key))
         changed = differing(self.settings, settings)
         self.settings = settings
         self._read()

@@ -59,7 +59,7 @@ async def admin(aiohttp_client):
             ready=lambda: ready,
             status=lambda: {"version": "1"},
             reload=reload,
-            token=token,
+            token=lambda: token,
             loopback=loopback,
         )
         client = await aiohttp_client(app)

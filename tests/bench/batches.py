@@ -38,7 +38,7 @@ from proxy.classification.breaker import CircuitBreaker
 from proxy.classification.chain import Batching, Chain, Link
 from proxy.classification.classification import Category, Classification, Severity
 from proxy.classification.rules import Rules
-from proxy.classification.worker.client import WorkerState
+from proxy.classification.worker.configuration import WorkerState
 from proxy.classification.worker.providers import LITELLM_ENVIRONMENT
 
 SIZES = (1, 2, 5, 10, 20)

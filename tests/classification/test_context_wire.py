@@ -11,7 +11,7 @@ from workers import PROVIDERS, Watched, a_model, config
 
 from proxy.alert import Alert
 from proxy.app.prompting import chosen_prompts
-from proxy.classification.worker.client import WorkerState
+from proxy.classification.worker.configuration import WorkerState
 
 ALERT = Alert({"alertname": "Slow", "team": "shop", "service": "checkout"})
 ANSWER = '"severity": "info", "category": "capacity", "confidence": "high", "summary": "Mails go out late."'

@@ -20,7 +20,8 @@ from proxy.alert import Alert
 from proxy.classification import classification
 from proxy.classification.usage import Usage
 from proxy.classification.worker import client, custom
-from proxy.classification.worker.client import ModelWorker, WorkerState
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import WorkerState
 from proxy.classification.worker.protocol import Model
 from proxy.errors import (
     ClassifierError,

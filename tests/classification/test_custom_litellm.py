@@ -13,7 +13,7 @@ from proxy import classifiers
 from proxy.alert import Alert
 from proxy.classification.classification import Classification
 from proxy.classification.usage import Usage
-from proxy.classification.worker.client import WorkerState
+from proxy.classification.worker.configuration import WorkerState
 from proxy.classification.worker.protocol import Model
 from proxy.errors import ClassifierError, ClassifierUnusable
 

@@ -15,7 +15,7 @@ from workers import PROVIDERS, Pool
 
 from proxy.alert import Alert
 from proxy.classification.classification import Classification, Severity
-from proxy.classification.worker.client import WorkerState
+from proxy.classification.worker.configuration import WorkerState
 from proxy.errors import ClassifierUnavailable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -18,7 +18,8 @@ from proxy.classification.prompts import Prompts
 from proxy.classification.spending import Budget
 from proxy.classification.usage import Usage
 from proxy.classification.worker import client
-from proxy.classification.worker.client import ModelWorker, WorkerState
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import WorkerState
 from proxy.classification.worker.protocol import Answered, AnsweredAll, Ask, Cancel, Failed, Labelled, Message, Ready
 from proxy.errors import ClassifierError, ClassifierOverBudget, ClassifierRejected, ClassifierUnavailable
 

@@ -22,7 +22,8 @@ from workers import ALERT, SECRET, Sleeps, Watched, a_model, config, gone
 
 from proxy.classification.classification import Severity
 from proxy.classification.worker import client
-from proxy.classification.worker.client import ModelWorker, WorkerState
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import WorkerState
 from proxy.classification.worker.process import WorkerProcess
 from proxy.errors import ClassifierTimeout, ClassifierUnavailable, ClassifierUnusable
 
@@ -196,7 +197,8 @@ PARENT = textwrap.dedent("""
     import asyncio, json, sys
     from datetime import timedelta
     from proxy.alert import Alert
-    from proxy.classification.worker.client import ModelConfig, ModelWorker
+    from proxy.classification.worker.client import ModelWorker
+    from proxy.classification.worker.configuration import ModelConfig
     from proxy.classification.worker.protocol import Model
 
     async def main():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,19 +17,23 @@ from proxy.classification import answers
 from proxy.classification.classification import Classification
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker import client
-from proxy.classification.worker.client import ModelWorker, WorkerState
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import WorkerState
 from proxy.classification.worker.protocol import (
     Answered,
     AnsweredAll,
     Ask,
     Cancel,
+    Configure,
     Crashed,
     Failed,
+    Keys,
     Labelled,
     Message,
     ProtocolError,
     Ready,
     Streaming,
+    Unusable,
 )
 from proxy.errors import ClassifierError, ClassifierInvalidAnswer, ClassifierTimeout, ClassifierUnavailable
 
@@ -80,6 +85,29 @@ async def test_a_stable_life_starts_the_waits_anew(monkeypatch):
     async with Watched(config(), sleep=sleeps, clock=fast_clock).worker:
         await sleeps.over.wait()
     assert sleeps.seconds == [0.5, 0.5, 0.5]
+
+
+async def test_a_child_that_could_ask_nobody_is_started_again_when_the_key_is_another(monkeypatch):
+    born: list[FakeProcess] = []
+
+    def one_after_the_other() -> FakeProcess:
+        born.append(FakeProcess(Ready("1", [""]), stays=True) if born else FakeProcess(Unusable("no key")))
+        return born[-1]
+
+    children(monkeypatch, one_after_the_other)
+    watched = Watched(config())
+    async with watched.worker as worker:
+        await watched.reach(WorkerState.UNUSABLE)
+        another = [replace(a_model(), api_key="sk-another")]
+        await worker.use_keys(another)
+        await watched.reach(WorkerState.READY)
+        assert worker.why_unusable == ""
+        [configured] = born[1].sent
+        assert isinstance(configured, Configure)
+        assert configured.models == another
+        await worker.use_keys([a_model()])
+        assert born[1].sent[1:] == [Keys([a_model().api_key])]
+    assert len(born) == 2
 
 
 async def test_a_child_that_never_gets_ready_is_replaced(monkeypatch):

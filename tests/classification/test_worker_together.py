@@ -20,7 +20,8 @@ from proxy.classification.breaker import CircuitBreaker
 from proxy.classification.chain import Batching, Chain, Link
 from proxy.classification.classifier import BatchClassifier
 from proxy.classification.prompts import Prompt, Prompts
-from proxy.classification.worker.client import ModelWorker, WorkerState
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import WorkerState
 from proxy.errors import ClassifierInvalidAnswer, ClassifierRejected, ClassifierTimeout, ClassifierUnusable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -40,7 +40,7 @@ from proxy.classification.masking import Masking
 from proxy.classification.prompts import Prompt
 from proxy.classification.rendering import Rendering
 from proxy.classification.usage import Usage
-from proxy.classification.worker.client import WorkerState
+from proxy.classification.worker.configuration import WorkerState
 from proxy.errors import (
     ClassifierInvalidAnswer,
     ClassifierRateLimited,

@@ -36,7 +36,7 @@ from fakes import body, posted
 from whole import LOADED_WITHIN, Added, Whole, added, alertname, check_valid, whole
 from workers import PROVIDERS, Watched, a_model, config
 
-from proxy.classification.worker.client import WorkerState
+from proxy.classification.worker.configuration import WorkerState
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 

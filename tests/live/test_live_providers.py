@@ -10,7 +10,8 @@ from workers import ALERT
 
 from proxy.classification.classification import Classification
 from proxy.classification.usage import Usage
-from proxy.classification.worker.client import ModelConfig, ModelWorker
+from proxy.classification.worker.client import ModelWorker
+from proxy.classification.worker.configuration import ModelConfig
 from proxy.classification.worker.protocol import Model
 
 MODELS = [

@@ -28,6 +28,7 @@ from proxy.classification.worker.protocol import (
     Configure,
     Crashed,
     Failed,
+    Keys,
     Labelled,
     Message,
     Ready,
@@ -86,15 +87,15 @@ async def _answer_calls(configure: Configure, reader: asyncio.StreamReader, send
             on_stuck=lambda: send(Crashed("a classifier that does not come back")),
             on_streaming=lambda place, works: send(Streaming(place, works)),
         )
-        models = [await making.model(model, place) for place, model in enumerate(configure.models)]
+        models = await making.models()
         unusable = [str(model) if isinstance(model, ClassifierUnusable) else "" for model in models]
         if all(unusable):
             raise ClassifierUnusable("; ".join(dict.fromkeys(unusable)))
         send(Ready(making.version, unusable, making.doubts))
-        await _serve_calls(models, reader, send)
+        await _serve_calls(models, making, reader, send)
 
 
-async def _serve_calls(models: Sequence[Made], reader: asyncio.StreamReader, send: _Send) -> None:
+async def _serve_calls(models: Sequence[Made], making: Making, reader: asyncio.StreamReader, send: _Send) -> None:
     calls: dict[int, asyncio.Task[None]] = {}
 
     def ended(call: int, tally: Tally, task: asyncio.Task[None]) -> None:
@@ -116,6 +117,8 @@ async def _serve_calls(models: Sequence[Made], reader: asyncio.StreamReader, sen
                     task.add_done_callback(partial(ended, message.call, tally))
                 case Cancel(call) if call in calls:
                     calls[call].cancel()
+                case Keys(api_keys):
+                    models = await making.models(api_keys)  # calls that run go on with what they have
     finally:
         signal.alarm(_LEAVE_WITHIN)
         running = list(calls.values())

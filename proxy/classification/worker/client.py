@@ -18,10 +18,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +34,7 @@ from proxy.classification.prompts import Prompt, Prompts
 from proxy.classification.rendering import Rendering
 from proxy.classification.spending import Budget, Hold
 from proxy.classification.usage import Usage
+from proxy.classification.worker.configuration import ModelConfig, WorkerState
 from proxy.classification.worker.process import WorkerProcess
 from proxy.classification.worker.protocol import (
     Answered,
@@ -45,6 +44,7 @@ from proxy.classification.worker.protocol import (
     Configure,
     Crashed,
     Failed,
+    Keys,
     Labelled,
     Message,
     Model,
@@ -72,36 +72,8 @@ _STABLE_AFTER = 60.0
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Which models to ask, and how."""
-
-    models: Sequence[Model]
-    """`ModelWorker.classifier` takes their places in here."""
-    timeout: timedelta
-    """For one call from its turn to its verdict, retries included."""
-    max_retries: int
-    """Requests after the first, when the failure may pass."""
-    max_tokens: int
-    """Of one answer."""
-    stream: bool
-    """Whether answers are streamed, which tells their labels early."""
-    withheld: Collection[str]
-    """Names of the variables of our environment that are no business of the child's: our own settings."""
-
-
 # What a call hears. Errors travel as messages: the exception of a future that nobody reads any more would be logged.
 _Said = Labelled | Answered | AnsweredAll | Failed | ClassifierUnavailable
-
-
-class WorkerState(StrEnum):
-    """See the module for the way from one to the other."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    READY = "ready"
-    RESTARTING = "restarting"
-    UNUSABLE = "unusable"
 
 
 class ModelWorker:
@@ -183,6 +155,19 @@ class ModelWorker:
         self._enter(WorkerState.STOPPED)
         life.cancel()
         await asyncio.wait([life])
+
+    async def use_keys(self, models: Sequence[Model]) -> None:
+        """Ask from now on with the keys of `models`, which are those of the configuration otherwise.
+
+        A child that was given up for want of a usable model is started again.
+        """
+        self._config = replace(self._config, models=models)
+        if self._state is WorkerState.UNUSABLE and self._life is not None:
+            await asyncio.wait([self._life])
+            self._why, self._life = "", None
+            self.start()
+        elif self._process is not None:
+            self._process.send(Keys([model.api_key for model in models]))
 
     def classifier(self, model: int) -> BatchClassifier:
         """Return the classifier that asks the model of that place in the configuration."""

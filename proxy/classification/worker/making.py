@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -46,10 +46,24 @@ class Making:
         self._on_error = on_error
         self._on_streaming = on_streaming
         self._connections: Any = None
+        self._made: list[tuple[Model, Made]] = []
         self.doubts: list[str] = []
         """For each model that was made what seems to be missing; empty: nothing."""
         self.version = ""
         """Of LiteLLM, once it is loaded."""
+
+    async def models(self, api_keys: Sequence[str] | None = None) -> list[Made]:
+        """Return what asks each model that is configured, by their place; with other keys, if they are given.
+
+        A model that has the key it had stays what it is.
+        """
+        self.doubts.clear()
+        keys = api_keys or [model.api_key for model in self._configure.models]
+        wanted = [replace(model, api_key=key) for model, key in zip(self._configure.models, keys, strict=True)]
+        for place, model in enumerate(wanted):
+            if place >= len(self._made) or self._made[place][0] != model:
+                self._made[place : place + 1] = [(model, await self.model(model, place))]
+        return [made for _, made in self._made]
 
     async def model(self, chosen: Model, place: int = 0) -> Made:
         """Return what asks `chosen`, the model of that place."""

@@ -2,6 +2,7 @@
 
     parent → child                      child → parent
     Configure (first, once)             Ready | Unusable
+    Keys (whenever they change)
     Ask                                 Labelled (at most once), then Answered | Failed
     Ask of several alerts               AnsweredAll | Failed
     Cancel                              Failed, as `cancelled`; unless the call was answered before
@@ -64,6 +65,14 @@ class Configure:
     max_retries: int
     max_tokens: int
     stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Other keys, for the calls from now on."""
+
+    api_keys: Sequence[str] = field(repr=False)
+    """Of the models, by their place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +169,20 @@ class Crashed:
     """The class name of what ended the child."""
 
 
-Message = Configure | Ask | Cancel | Ready | Unusable | Labelled | Answered | AnsweredAll | Failed | Streaming | Crashed
+Message = (
+    Configure
+    | Keys
+    | Ask
+    | Cancel
+    | Ready
+    | Unusable
+    | Labelled
+    | Answered
+    | AnsweredAll
+    | Failed
+    | Streaming
+    | Crashed
+)
 
 _MESSAGES: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 # Members that are no plain values, and what makes them.
