@@ -44,7 +44,7 @@ $(STAMP): requirements.lock requirements-dev.lock pyproject.toml
 programs: ## the real Prometheus, Alertmanager and Redis that the tests talk to
 	@scripts/programs.sh prometheus prometheus-alertmanager redis-server
 
-tools: ## optional: a current Alertmanager and amtool in .tools/bin, built with Go
+tools: ## optional: a current Alertmanager and amtool in .tools/bin, built with Go, and a browser for its pages
 	@scripts/tools.sh
 
 check: $(STAMP) ## lint, format, types, import contract

@@ -13,6 +13,7 @@ ours='Put here by scripts/programs.sh'
 present() {
   case $1 in
     prometheus-alertmanager) command -v prometheus-alertmanager || command -v alertmanager ;;
+    chromium-driver) command -v chromedriver ;;
     python3-venv) python3 -c 'import ensurepip' ;; # a package with no program of its own
     *) command -v "$1" ;;
   esac >/dev/null 2>&1

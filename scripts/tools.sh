@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build a current Alertmanager and amtool into .tools/bin, beside the older ones that Debian packages.
+# Build a current Alertmanager and amtool into .tools/bin, beside the older ones that Debian packages, and make sure
+# that there is a browser for the pages that only the built Alertmanager has.
 # Optional: the tests use them where they find them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,3 +28,6 @@ for name in alertmanager amtool; do
   echo "tools.sh: building $name $version" >&2
   GOTOOLCHAIN=local GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 go install -trimpath "$module/cmd/$name@$version"
 done
+
+scripts/programs.sh chromium chromium-driver ||
+  echo "tools.sh: the tests that look at Alertmanager's pages are skipped without chromium and chromedriver" >&2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from doors import DOORS, Door
 from real import PeersLate, alertmanagers
 
 pytest.register_assert_rewrite("alone", "disturbed", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus")
@@ -44,6 +45,12 @@ def am_binary(request: pytest.FixtureRequest) -> str:
     if request.param is None or not shutil.which("prometheus"):
         pytest.fail("no prometheus or no alertmanager on PATH: `make programs` installs them")
     return str(request.param)
+
+
+@pytest.fixture(params=DOORS.values(), ids=DOORS.keys(), scope="module")
+def door(request: pytest.FixtureRequest) -> Door:
+    """Each way in at the proxy."""
+    return request.param
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
@@ -29,6 +30,7 @@ from fakes import body, posted, stamp
 from real import (
     PEER_TIMEOUT,
     READY_WITHIN,
+    ROOT,
     PeersLate,
     Program,
     Proxy,
@@ -46,7 +48,8 @@ CALM = EVERY + GROUP_INTERVAL + 0.5
 """Seconds in which whatever is to be told twice would have been: a resend, a flush. Of two Alertmanagers the second has
 its turn after those."""
 TOLD_WITHIN = 30.0
-LIGHT = str(Path(__file__).parent / "light")
+LIGHT = f"{Path(__file__).parent / 'light'}{os.pathsep}{ROOT}"
+"""For PYTHONPATH: a light stand-in for LiteLLM, and this tree, where another one is installed."""
 
 
 def grouped(url: str, group_interval: float = GROUP_INTERVAL) -> dict[str, Any]:

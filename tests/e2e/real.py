@@ -12,10 +12,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
@@ -27,11 +28,14 @@ ROOT = Path(__file__).parents[2]
 READY_WITHIN = 30.0
 
 
+BUILT = ROOT / ".tools" / "bin" / "alertmanager"
+"""The Alertmanager that `make tools` builds, the only one with pages: Debian's package has none."""
+
+
 def alertmanagers() -> list[str]:
     """Every Alertmanager there is: the one on PATH (Debian's) and the one that `make tools` builds."""
     on_path = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-    built = ROOT / ".tools" / "bin" / "alertmanager"
-    return [path for path in (on_path, str(built) if built.exists() else None) if path]
+    return [path for path in (on_path, str(BUILT) if BUILT.exists() else None) if path]
 
 
 _given: set[int] = set()
@@ -299,12 +303,17 @@ async def settled(of: Program, peers: int = 2) -> None:
 
 @asynccontextmanager
 async def prometheus(
-    rules: Sequence[dict[str, Any]], targets: Sequence[str], directory: Path, resend_delay: int = 3, every: str = "1s"
+    rules: Sequence[dict[str, Any]],
+    targets: Sequence[str],
+    directory: Path,
+    resend_delay: int = 3,
+    every: str = "1s",
+    also: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Program]:
     """Run a Prometheus that evaluates each second, or as told, and sends to `targets` (`host:port`) every fourth.
 
     Its alerts end 12 s after they were sent, four times `resend_delay`, should the next send fail: more than a proxy
-    may ever hold them up.
+    may ever hold them up. `also`: what stands in prometheus.yml besides, or instead.
     """
     port = free_port()
     home = Path(tempfile.mkdtemp(prefix="prometheus-", dir=directory))
@@ -318,6 +327,7 @@ async def prometheus(
                 "global": {"evaluation_interval": every},
                 "rule_files": [str(rule_file)],
                 "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(targets)}]}]},
+                **also,
             }
         )
     )

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 
 import aiohttp
-import pytest
 from fakes import posted
-from real import ROOT, alertmanager, free_port, get, metric, proxy, send, webhook
+from real import alertmanager, free_port, get, metric, proxy, send, webhook
 from test_identity import routing
 
 from proxy.alert import fingerprint
@@ -114,46 +111,6 @@ async def test_a_route_prefix_is_found_by_the_url_and_senders_use_it(am_binary, 
         async with proxy(am.url, tmp_path, "--enrichment.mode=enriched") as px:
             assert not (await get(f"{px.admin}/api/v1/status"))["alertmanager"]["recovered"]
             assert "route-prefix" in px.log.read_text()
-
-
-def amtools() -> list[str]:
-    built = ROOT / ".tools" / "bin" / "amtool"
-    return [path for path in (shutil.which("amtool"), str(built) if built.exists() else None) if path]
-
-
-@pytest.fixture(params=amtools() or [None], ids=lambda path: str(path).replace("/", " ").strip())
-def amtool(request):
-    if request.param is None:
-        pytest.fail("no amtool on PATH: `make programs` installs it")
-    return request.param
-
-
-async def test_amtool_works_through_the_proxy(am_binary, amtool, tmp_path):
-    async with (
-        webhook() as hook,
-        alertmanager(am_binary, routing(hook.url), tmp_path) as am,
-        proxy(am.url, tmp_path, "--enrichment.mode=enriched") as px,
-    ):
-
-        async def run(*arguments: str) -> str:
-            done = await asyncio.to_thread(
-                subprocess.run,
-                [amtool, f"--alertmanager.url={px.url}", *arguments],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
-        await run("alert", "add", "FromAmtool", "severity=page", "--annotation=summary=by hand")
-        assert "FromAmtool" in await run("alert", "query", "ai_severity=critical")
-        silence = (await run("silence", "add", "alertname=FromAmtool", "--comment=test", "--author=me")).strip()
-        assert silence in await run("silence", "query", "-q")
-        assert "FromAmtool" not in await run("alert", "query")
-        await run("silence", "expire", silence)
-        assert "group_wait" in await run("config", "show")
 
 
 async def test_alertmanagers_own_pages_pass(am_binary, tmp_path):
