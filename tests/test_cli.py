@@ -240,3 +240,20 @@ async def test_alertmanager_refusing_our_own_question_is_loud(serve, alertmanage
         line = (await serving.process.stderr.readline()).decode()
     assert "level=error" in line
     assert "it wants credentials" in line
+
+
+def test_a_probe_needs_no_file_where_the_environment_says_everything(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALERTMANAGER_URL", "http://127.0.0.1:1")
+    assert cli.main(["check-config", "--probe"]) == 1
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("error    alertmanager: GET http://127.0.0.1:1/api/v2/status: cannot connect")
+
+
+def test_a_file_that_cannot_be_used_is_not_probed(tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text("llm:\n  timeuot: 30s\n")
+    assert cli.main(["check-config", "--probe", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert "did you mean llm.timeout?" in err

@@ -386,12 +386,12 @@ def test_a_token_that_no_header_can_hold_is_not_repeated():
     ],
 )
 def test_it_asks_where_the_admin_listener_is(listens, url):
-    assert running._url(AddressKind().parse(listens)) == url
+    assert running.admin_url(AddressKind().parse(listens)) == url
 
 
 def test_any_port_is_none():
     with pytest.raises(RequestFailed, match="with --proxy"):
-        running._url(AddressKind().parse("127.0.0.1:0"))
+        running.admin_url(AddressKind().parse("127.0.0.1:0"))
 
 
 def test_who_has_no_name_has_none(monkeypatch):

@@ -169,7 +169,7 @@ async def build(
 
         keep_alive = await stack.enter_async_context(session())
         alertmanager = AlertmanagerClient(
-            keep_alive, url, settings.alertmanager.timeout.total_seconds(), authorization=_authorization(settings)
+            keep_alive, url, settings.alertmanager.timeout.total_seconds(), authorization=authorization(settings)
         )
         watch = Watch(alertmanager, names, replicas=settings.alertmanager.replicas or None, shared=store.shared)
         keeper = Keeper(living, store, reach, on_handover=metrics.handovers.inc)
@@ -375,7 +375,7 @@ def _agreement(begun: Settings, read: Settings, rules: CurrentRules, prompt: str
     return hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _authorization(settings: Settings) -> str | None:
+def authorization(settings: Settings) -> str | None:
     """Return the credentials of the proxy's own questions, as the header's value."""
     auth = settings.alertmanager.basic_auth
     if token := settings.alertmanager.authorization.credentials.reveal():

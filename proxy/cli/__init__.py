@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import __version__, config
-from proxy.cli import classifying, rendering, running, trying
+from proxy.cli import classifying, probing, rendering, running, trying
 from proxy.errors import ConfigError
 
 PROGRAM: Final = "alertmanager-ai-proxy"
@@ -62,7 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config, usage=check.error)
     check.add_argument("file", type=Path, nargs="?", metavar="FILE")
     check.add_argument("--rules", type=Path, metavar="FILE", help="check a table of rules, with or without settings")
-    check.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: print all settings")
+    check.add_argument("--probe", action="store_true", help=probing.ABOUT)
+    check.add_argument(
+        "-o",
+        "--output",
+        choices=["text", "json"],
+        default="text",
+        help="json: print all settings, or what --probe finds",
+    )
 
     classify = classifying.add_command(commands)
     classify.set_defaults(run=_classify)
@@ -161,7 +168,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _check_config(arguments: argparse.Namespace) -> int:
     from proxy.app.model import doubts  # late: commands that ask a running proxy need none of it
 
-    if arguments.file is None:
+    if arguments.file is None and not arguments.probe:
         if arguments.rules is None:
             arguments.usage("want the FILE of settings, or --rules FILE")
         return classifying.check_file(arguments.rules, quiet=arguments.output == "json")
@@ -172,6 +179,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
     # Each of them is checked, also behind one that is wrong.
     if sum(classifying.check_file(path, quiet=arguments.output == "json") for path in tables):
         return 1
+    if arguments.probe:
+        return probing.run(loaded.settings, arguments.output)
     if arguments.output == "json":
         print(json.dumps(config.masked(loaded.settings), indent=2))
     else:

@@ -148,7 +148,7 @@ def _runner(ask: Ask, show: Show) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
         settings = config.load(arguments.file, environ=os.environ).settings
         try:
-            url = arguments.url or _url(settings.web.admin_listen_address)
+            url = arguments.url or admin_url(settings.web.admin_listen_address)
             found = ask(AdminClient(url, settings.web.admin_token.reveal()), arguments)
             text = json.dumps(found, indent=2) if arguments.output == "json" else _shown(show, found)
         except RequestFailed as exc:
@@ -205,7 +205,7 @@ def _forget(client: AdminClient, arguments: argparse.Namespace) -> Mapping[str, 
     return client.post("/api/v1/decisions/forget", which)
 
 
-def _url(listens: config.Address) -> str:
+def admin_url(listens: config.Address) -> str:
     """Return where this machine reaches the admin listener."""
     if not listens.port:
         raise RequestFailed("web.admin_listen_address has port 0, which is any; name the proxy with --proxy.url")
