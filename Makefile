@@ -74,6 +74,7 @@ bench: $(STAMP) programs ## figures for docs/explanation/performance.md, as rati
 	$(BIN)/python tests/bench/full_store.py
 	$(BIN)/python tests/bench/verdicts.py
 	$(BIN)/python tests/bench/batches.py
+	$(BIN)/python tests/bench/connections.py
 
 demo: $(STAMP) programs ## see it work; ONCE=1 ends by itself, MODEL=local asks a model
 	$(BIN)/alertmanager-ai-proxy demo $(if $(ONCE),--once) $(if $(MODEL),--model=$(MODEL))

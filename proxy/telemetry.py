@@ -42,6 +42,15 @@ class Metrics:
         self.mode = Gauge(
             "aiproxy_mode", "0 transparent, 1 enriched, 2 transparent_with_recommendations.", registry=registry
         )
+        self.connections = Gauge(
+            "aiproxy_connections", "Connections that are open, by listener.", ["listener"], registry=registry
+        )
+        self.connections_cut = Counter(
+            "aiproxy_connections_cut_total",
+            "Connections that were closed for the limits of their listener, by reason.",
+            ["listener", "reason"],
+            registry=registry,
+        )
         self.posts = Counter(
             "aiproxy_posts_total",
             "POSTs of alerts, by the status code the sender got.",
@@ -297,6 +306,10 @@ class Metrics:
     def verdict(self, source: str, reason: str) -> None:
         """A new alert got its verdict."""
         self.verdicts.labels(source, reason).inc()
+
+    def cut(self, listener: str, reason: str) -> None:
+        """A connection was closed for the limits of its listener."""
+        self.connections_cut.labels(listener, reason).inc()
 
     def posted(self, code: int) -> None:
         """A POST of alerts was answered."""

@@ -68,7 +68,17 @@ def test_four_variables_are_enough():
 def test_every_setting_can_be_given_in_the_file():
     settings = load((CASES / "everything.good.yml").read_text(encoding="utf-8")).settings
     assert config.masked(settings) == {
-        "web": {"listen_address": "[::1]:0", "admin_listen_address": "0.0.0.0:19094", "admin_token": "<secret>"},
+        "web": {
+            "listen_address": "[::1]:0",
+            "admin_listen_address": "0.0.0.0:19094",
+            "admin_token": "<secret>",
+            "header_timeout": "10s",
+            "body_timeout": "2m",
+            "idle_timeout": "2h",
+            "max_connections": 512,
+            "max_body_size": "32MiB",
+            "max_body_memory": "1GiB",
+        },
         "alertmanager": {
             "url": "https://alertmanager.monitoring.svc:9093/alerts",
             "timeout": "9s500ms",
@@ -331,6 +341,14 @@ def test_nothing_is_said_about_the_default_of_a_refused_value():
     assert problems(ENRICHMENT_BUDGET="soon", ALERTMANAGER_TIMEOUT="2s") == [
         "ENRICHMENT_BUDGET: bad duration 'soon', want for example 30s"
     ]
+
+
+@pytest.mark.parametrize(("idle", "warned"), [("5m1s", False), ("5m", True), ("1m15s", True)])
+def test_connections_that_are_closed_between_two_posts_are_warned_of(idle, warned):
+    loaded = load(flags=[("web.idle_timeout", idle)])
+    assert [warning.partition(" should")[0] for warning in loaded.warnings] == (
+        [f"--web.idle-timeout: web.idle_timeout ({idle})"] if warned else []
+    )
 
 
 @pytest.mark.parametrize(("timeout", "warned"), [("9s999ms", False), ("10s", True), ("1m", True)])

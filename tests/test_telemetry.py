@@ -11,15 +11,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from proxy.telemetry import Metrics, configure_logging
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
-
-
 def logged(form, level="info"):
     """Log a few things and return what came out."""
     out = io.StringIO()

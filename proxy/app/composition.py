@@ -16,6 +16,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -26,12 +27,13 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
+from proxy.app.files import raise_file_limit, warn_of_too_few
 from proxy.app.model import ChosenModel
 from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.rules import CurrentRules, chosen_rules
 from proxy.app.service import chosen_service
-from proxy.app.sockets import HEADER_LIMIT, IDLE, is_loopback, listen, session
+from proxy.app.sockets import HEADER_LIMIT, is_loopback, listen, session
 from proxy.app.status import Status
 from proxy.app.storage import open_store, open_verdicts
 from proxy.classification.allowance import WaitingAllowance
@@ -52,6 +54,8 @@ from proxy.decisions.switch import Switch
 from proxy.decisions.watch import Watch
 from proxy.errors import ConfigError
 from proxy.gateway.alertmanager import AlertmanagerClient
+from proxy.gateway.bodies import BodyMemory
+from proxy.gateway.connections import BoundedAppRunner, BoundedServer, Handler, Limits
 from proxy.gateway.forwarder import Forwarder
 from proxy.gateway.listener import DataListener
 from proxy.gateway.pipeline import Pipeline
@@ -110,6 +114,7 @@ async def serve(settings: Settings, load: Callable[[], Loaded] | None = None) ->
         loop.add_signal_handler(signum, stopping, signum)
     # From the first moment on: unheard, the signal ends a process.
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    warn_of_too_few(raise_file_limit(), settings.web.max_connections)
     async with build(settings, load=load) as running, AsyncExitStack() as stack:
         _background(stack, "reload", _reload_at(hangup, running.reload))
         await stop.wait()
@@ -274,7 +279,13 @@ async def build(
         listener = DataListener(
             forwarder,
             pipeline,
-            prepare_within=budget + PREPARE_BEYOND_BUDGET,
+            # Time is left for Alertmanager even where little is between the two.
+            prepare_within=min(
+                budget + PREPARE_BEYOND_BUDGET, (budget + settings.alertmanager.timeout.total_seconds()) / 2
+            ),
+            body_limit=settings.web.max_body_size,
+            memory=BodyMemory(settings.web.max_body_memory),
+            on_unread=metrics.unread,
             on_post=metrics.posted,
             on_fault=metrics.fault,
             on_added=metrics.post_added.observe,
@@ -314,20 +325,24 @@ async def build(
             token=lambda: reload.settings.web.admin_token.reveal(),
             loopback=is_loopback(settings.web.admin_listen_address),
         )
-        admin_port = await listen(
-            stack, web.AppRunner(admin, access_log=None, shutdown_timeout=1), settings.web.admin_listen_address, "admin"
+        admin_runner = BoundedAppRunner(
+            admin,
+            lambda handler, factory: _bounded(settings, metrics, "admin", handler, request_factory=factory),
+            shutdown_timeout=1,
         )
+        admin_port = await listen(stack, admin_runner, settings.web.admin_listen_address, "admin")
         stack.push_async_callback(keeper.finish, LAST_WORDS)
         _background(stack, "recovery", recovery.run())
         _background(stack, "keeper", keeper.run())
         _background(stack, "heartbeat", heartbeat.run(switch))
         _background(stack, "switch", switch.run())
         _background(stack, "watch", watch.run())
-        server = web.Server(
+        server = _bounded(
+            settings,
+            metrics,
+            "data",
             listener.handle,
-            access_log=None,
             auto_decompress=False,
-            keepalive_timeout=IDLE,
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
         )
@@ -347,6 +362,19 @@ def _registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def _bounded(settings: Settings, metrics: Metrics, name: str, handler: Handler, **options: Any) -> BoundedServer:
+    """Return the server of the listener `name`, within the limits of the settings."""
+    limits = Limits(
+        header_timeout=settings.web.header_timeout.total_seconds(),
+        body_timeout=settings.web.body_timeout.total_seconds(),
+        idle_timeout=settings.web.idle_timeout.total_seconds(),
+        max_connections=settings.web.max_connections,
+    )
+    server = BoundedServer(handler, limits, name=name, on_cut=partial(metrics.cut, name), **options)
+    metrics.connections.labels(name).set_function(lambda: server.open)
+    return server
 
 
 async def _class_cache(settings: Settings, stack: AsyncExitStack) -> ClassCache | None:

@@ -14,8 +14,7 @@ from aiohttp import web
 from proxy.config import Address
 
 IDLE: Final = 3600.0
-"""Seconds that a kept-alive connection may be idle. Prometheus posts through one connection with gaps of minutes, and
-a POST that meets the closing of its connection is lost."""
+"""Seconds that a kept-alive connection to Alertmanager may be idle."""
 HEADER_LIMIT: Final = 1 << 20
 """Bytes of one header or of the request line: Go's limit for all of them together."""
 

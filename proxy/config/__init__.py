@@ -13,9 +13,9 @@ from proxy.config.settings import (
     LogLevel,
     Settings,
     Store,
-    Web,
 )
 from proxy.config.sources import Loaded, load
+from proxy.config.web import Web
 from proxy.durations import format_duration
 
 __all__ = [

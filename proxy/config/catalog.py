@@ -177,10 +177,11 @@ def masked(settings: Settings) -> dict[str, Any]:
         texts = setting.show(value)
         if setting.is_list:
             inner[name] = texts
-        elif value is None or isinstance(value, bool | int | float):
-            inner[name] = value if not texts or texts[0] != "auto" else "auto"
+        elif value is None or isinstance(value, bool | float):
+            inner[name] = value
         else:
-            inner[name] = "".join(texts)
+            text = "".join(texts)
+            inner[name] = value if isinstance(value, int) and text.isdecimal() else text  # `auto`, `64MiB`
     return shown
 
 

@@ -21,12 +21,10 @@ from urllib.parse import urlsplit
 
 from proxy.config.kinds import (
     AddedLabel,
-    Address,
     Between,
     Duration,
     FileKind,
     LabelName,
-    Listen,
     Matchers,
     ModelUrl,
     NamePrefix,
@@ -43,6 +41,7 @@ from proxy.config.kinds import (
 from proxy.config.models import Model, ModelName
 from proxy.config.rules import Rules
 from proxy.config.spending import Budget, Price, doubled_prices, per_proxy, too_small
+from proxy.config.web import Web
 from proxy.durations import format_duration
 from proxy.policy import PER_OBJECT, CanaryBy, MinConfidence, Mode, SeverityFloor
 
@@ -58,24 +57,6 @@ class LogFormat(StrEnum):
     LOGFMT = "logfmt"
     JSON = "json"
     CONSOLE = "console"
-
-
-class Web(Section):
-    """The two listeners: one is Alertmanager's whole surface, one is the proxy's own."""
-
-    listen_address: Listen = setting(
-        default=Address("", 19093),
-        description="Where alerts, and everything else meant for Alertmanager, come in. Port 0 takes a free one.",
-    )
-    admin_listen_address: Listen = setting(
-        default=Address("127.0.0.1", 19094),
-        description="Where the proxy's own API and metrics are. Port 0 takes a free one.",
-    )
-    admin_token: Secret = setting(
-        default=Secret(),
-        description="Bearer token that the admin listener asks for, beyond health and metrics. Without one, only a "
-        "listener on loopback answers the rest.",
-    )
 
 
 class BasicAuth(Section):
@@ -452,6 +433,12 @@ class Settings(Section):
                 ("alertmanager.timeout",),
                 f"alertmanager.timeout ({format_duration(timeout)}) should be below 10s: Prometheus gives up by then "
                 "unless told otherwise, and drops what it cannot send",
+            )
+        if self.web.idle_timeout <= timedelta(minutes=5):
+            yield Remark(
+                ("web.idle_timeout",),
+                f"web.idle_timeout ({format_duration(self.web.idle_timeout)}) should be more than 5m: a POST that "
+                "meets the closing of its connection is lost, and Prometheus pauses for minutes between two",
             )
         auth = self.alertmanager.basic_auth
         if bool(auth.password) is not bool(auth.username):

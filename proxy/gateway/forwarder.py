@@ -204,8 +204,8 @@ def to_send(request: web.BaseRequest) -> CIMultiDict[str]:
 
 
 async def _body(request: web.BaseRequest, prefix: bytes) -> AsyncIterator[bytes]:
-    if prefix:
-        yield prefix
+    for at in range(0, len(prefix), CHUNK):
+        yield prefix[at : at + CHUNK]
     async for chunk in request.content.iter_chunked(CHUNK):
         yield chunk
 

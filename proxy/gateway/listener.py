@@ -11,20 +11,26 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import web
 
-from proxy.errors import UpstreamError
+from proxy.errors import UpstreamError, UpstreamTimeout
+from proxy.gateway import bodies
+from proxy.gateway.bodies import BodyMemory, Held
+from proxy.gateway.connections import BodyTimeout
 from proxy.gateway.forwarder import Forwarder, relayed, target
 from proxy.gateway.pipeline import Prepared
 from proxy.gateway.repost import Answered, Reposter
 
 log = structlog.get_logger(__name__)
 
-BODY_LIMIT: Final = 64 << 20
-"""Bytes of a POST of alerts that are read to be enriched; a longer one is streamed through as it comes."""
 _ALERTS: Final = "/api/v2/alerts"
 
 
 class BodyPipeline(Protocol):
     """What turns the body that came into the body that goes."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether bodies go as they came, unread."""
+        ...
 
     async def run(self, body: bytes) -> Prepared: ...
 
@@ -35,6 +41,8 @@ class DataListener:
     """Answers every request with Alertmanager's answer.
 
     `prepare_within` bounds, in seconds, what the pipeline may take: a bare alert is worth more than a late one.
+    `body_limit` is the length, in bytes, up to which a body is read; a longer one is streamed through as it comes, and
+    so is one that finds no room in `memory`. `on_unread` hears why: `too_long` or `no_memory`.
     `on_added` hears by how many seconds a POST that was read to its end is forwarded later than without a proxy.
     """
 
@@ -44,11 +52,13 @@ class DataListener:
         pipeline: BodyPipeline,
         *,
         prepare_within: float,
+        body_limit: int,
+        memory: BodyMemory,
+        on_unread: Callable[[str], None],
         on_post: Callable[[int], None],
         on_fault: Callable[[str], None],
         on_added: Callable[[float], None] = lambda _: None,
         reposter: Reposter | None = None,
-        body_limit: int = BODY_LIMIT,
     ) -> None:
         self._forwarder = forwarder
         self._pipeline = pipeline
@@ -58,6 +68,9 @@ class DataListener:
         self._on_added = on_added
         self._reposter = reposter
         self._body_limit = body_limit
+        self._memory = memory
+        self._on_unread = on_unread
+        self._turn = asyncio.Lock()
         self._in_flight = 0
         self._none_in_flight = asyncio.Event()
         self._none_in_flight.set()
@@ -70,9 +83,12 @@ class DataListener:
         path = target(request).partition("?")[0]
         try:
             if request.method == "POST" and path.rstrip("/").endswith(_ALERTS):
-                return await self._count(self._post_alerts(request))
+                with self._memory.held() as held:
+                    return await self._count(self._post_alerts(request, held))
             return await self._forwarder.stream(request)
         except UpstreamError as exc:
+            if isinstance(late := request.content.exception(), BodyTimeout):
+                raise late from None  # it was not Alertmanager that did not go on
             log.warning("no answer from Alertmanager", method=request.method, path=path, error=str(exc))
             return web.Response(status=exc.status, text=f"alertmanager-ai-proxy: {exc}\n")
 
@@ -98,20 +114,23 @@ class DataListener:
         except UpstreamError as exc:
             status = exc.status
             raise
+        except BodyTimeout:
+            status = 408
+            raise
         finally:
             self._on_post(status)
             self._in_flight -= 1
             if not self._in_flight:
                 self._none_in_flight.set()
 
-    async def _post_alerts(self, request: web.BaseRequest) -> web.StreamResponse:
-        body, whole = await self._read(request)
+    async def _post_alerts(self, request: web.BaseRequest, held: Held) -> web.StreamResponse:
+        # What goes unread is held so that it can be tried again, and that is not worth a long one.
+        limit = min(bodies.LARGE, self._body_limit) if self._pipeline.idle else self._body_limit
+        body, whole = await bodies.read(request, held, limit)
         if not whole:
-            if self._reposter is not None:
-                self._reposter.forget()
-            return await self._forwarder.stream(request, prefix=body)
+            return await self._stream(request, body, "no_memory" if 0 < len(body) <= limit else "too_long")
         whole_at, deadline = asyncio.get_running_loop().time(), self._forwarder.deadline()
-        prepared = await self._prepare(request, body)
+        prepared = await self._prepare(request, body, held)
         async with self._passing(prepared, request) as answered:
             begun = asyncio.get_running_loop().time()
             self._on_added(begun - whole_at)
@@ -129,18 +148,44 @@ class DataListener:
             await response.write_eof(answer.body)
         return response
 
+    async def _stream(self, request: web.BaseRequest, begun: bytes, why: str) -> web.StreamResponse:
+        """Pass on a POST that is not held; from its last byte on Alertmanager has as long as for any other."""
+        self._on_unread("idle" if self._pipeline.idle else why)
+        if self._reposter is not None:
+            self._reposter.forget()
+
+        def whole() -> None:
+            with contextlib.suppress(RuntimeError):  # it was answered before its end, and the time is over
+                bound.reschedule(self._forwarder.deadline())
+
+        try:
+            async with asyncio.timeout(None) as bound:
+                request.content.on_eof(whole)
+                return await self._forwarder.stream(request, prefix=begun)
+        except TimeoutError:
+            if request.writer.output_size and request.transport is not None:
+                request.transport.abort()  # an answer that has begun, and does not end
+            raise UpstreamTimeout("Alertmanager has not answered in time") from None
+
     def _passing(self, prepared: Prepared, request: web.BaseRequest) -> AbstractAsyncContextManager[Answered]:
         if self._reposter is None:
             return contextlib.nullcontext(lambda status, seconds: None)
         return self._reposter.passing(prepared, request)
 
-    async def _prepare(self, request: web.BaseRequest, body: bytes) -> Prepared:
+    async def _prepare(self, request: web.BaseRequest, body: bytes, held: Held) -> Prepared:
         # Any other type is refused by Alertmanager (415). It ignores Content-Encoding: what is packed does not decode.
         if request.content_type != "application/json":
             return Prepared(body)
         try:
             async with asyncio.timeout(self._prepare_within):
-                return await self._pipeline.run(body)
+                if self._pipeline.idle:
+                    return await self._pipeline.run(body)
+                async with self._turn if len(body) > bodies.LARGE else contextlib.nullcontext():
+                    if not await held.unfold(body):
+                        self._on_unread("no_memory")
+                        log.warning("a batch goes as it came: it would take more than web.max_body_memory to read it")
+                        return Prepared(body)
+                    return await self._pipeline.run(body)
         except TimeoutError:
             self._on_fault("late")
             log.error("a batch goes with what is known, new alerts bare: it took too long", bytes=len(body))
@@ -148,13 +193,3 @@ class DataListener:
             self._on_fault("batch")
             log.exception("a bug: a batch goes with what is known, new alerts bare")
         return self._pipeline.known_only(body)
-
-    async def _read(self, request: web.BaseRequest) -> tuple[bytes, bool]:
-        """Return the body, and whether that is all of it."""
-        chunks, size = [], 0
-        async for chunk in request.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._body_limit:
-                return b"".join(chunks), False
-        return b"".join(chunks), True

@@ -100,7 +100,7 @@ class Pipeline:
         alert, or one batch, its labels, never its delivery.
         """
         begun = self._monotonic()
-        if self._idle:
+        if self.idle:
             self._observer.unread("idle")
             return Prepared(body)
         try:
@@ -197,7 +197,8 @@ class Pipeline:
             return Prepared(body)
 
     @property
-    def _idle(self) -> bool:
+    def idle(self) -> bool:
+        """Whether bodies go as they came, unread: nothing is to be added, and nothing that was added lives."""
         return (
             self._rollout.mode is Mode.TRANSPARENT
             and self._recovery.done

@@ -15,7 +15,7 @@ from proxy.alert import identity
 from proxy.app import build
 from proxy.classification.classifier import unheard
 from proxy.decisions.recovery import Recovery
-from proxy.gateway import listener
+from proxy.gateway.bodies import BodyMemory
 from proxy.gateway.forwarder import Forwarder
 from proxy.gateway.listener import DataListener
 from proxy.gateway.pipeline import Pipeline, Prepared
@@ -54,6 +54,20 @@ async def proxy_with(alertmanager, model):
             return await stack.enter_async_context(build(chosen, model=model))
 
         yield make
+
+
+def data_listener(forwarder, pipeline, **options):
+    return DataListener(
+        forwarder,
+        pipeline,
+        prepare_within=1,
+        body_limit=1000,
+        memory=BodyMemory(1000),
+        on_unread=lambda _: None,
+        on_post=lambda _: None,
+        on_fault=pytest.fail,
+        **options,
+    )
 
 
 async def send(running, *alerts, content=None):
@@ -136,17 +150,12 @@ async def test_a_resolve_and_a_firing_copy_in_one_post_are_a_resolve(proxy_with,
     assert [sent.alert.identity for sent in prepared.awaiting] == [two]
 
 
-async def test_a_post_that_is_streamed_may_hold_a_resolve(proxy_with, alertmanager, model, monkeypatch):
-    monkeypatch.setattr(
-        listener.DataListener.__init__,
-        "__kwdefaults__",
-        {**listener.DataListener.__init__.__kwdefaults__, "body_limit": 10_000},
-    )
-    proxy = await proxy_with()
+async def test_a_post_that_is_streamed_may_hold_a_resolve(proxy_with, alertmanager, model):
+    proxy = await proxy_with(web__max_body_size="64KiB")
     firing = posted("A", begun=0.1)
     await send(proxy, firing)
     await asyncio.sleep(0.2)
-    await send(proxy, *({**firing, "endsAt": stamp()} for _ in range(100)))
+    await send(proxy, *({**firing, "endsAt": stamp()} for _ in range(500)))
     model.tell("A")
     await asyncio.sleep(SOON)
     assert len(alertmanager.posts) == 2
@@ -243,9 +252,7 @@ async def test_a_listener_that_is_drained_posts_nothing_more(alertmanager):
     async with ClientSession() as session:
         forwarder = Forwarder(session, session, URL(alertmanager.url), 5, lambda _: None)
         reposter = Reposter(decision_of=lambda _: None, post=forwarder.send, on_outcome=pytest.fail)
-        drained = DataListener(
-            forwarder, None, prepare_within=1, on_post=lambda _: None, on_fault=pytest.fail, reposter=reposter
-        )
+        drained = data_listener(forwarder, None, reposter=reposter)
         reposter.text_landed(identity({"alertname": "A"}))
         await drained.drained(1)
         assert reposter._tidy_timer is None
@@ -253,19 +260,14 @@ async def test_a_listener_that_is_drained_posts_nothing_more(alertmanager):
 
 async def test_a_listener_without_it_forwards_all_the_same(alertmanager):
     class AsItCame:
+        idle = False
+
         async def run(self, content):
             return Prepared(content)
 
     async with ClientSession() as session:
         forwarder = Forwarder(session, session, URL(alertmanager.url), 5, lambda _: None)
-        bare = DataListener(
-            forwarder,
-            AsItCame(),
-            prepare_within=1,
-            on_post=lambda _: None,
-            on_fault=pytest.fail,
-            body_limit=1000,
-        )
+        bare = data_listener(forwarder, AsItCame())
         async with RawTestServer(bare.handle) as server:
             for alerts in ([posted()], [posted()] * 20):
                 assert status_of(await exchange(server.port, post(body(*alerts)))) == 200
