@@ -8,6 +8,7 @@ ProxyError
 ├── LookupTimeout        too much to look through; whoever asked gets 503, and asks for less
 ├── SwitchRefused        the mode stays as it is; whoever asked gets 409
 │   └── Superseded       a later switch overtook this one
+├── RequestError         the sender's request breaks off or cannot be read; it gets 400, should it still listen
 ├── UpstreamError        the sender gets 502 or 504; nothing was acknowledged
 │   ├── UpstreamTimeout
 │   └── UpstreamRefused  Alertmanager answered our own question with a refusal; needs a person
@@ -67,6 +68,12 @@ class SwitchRefused(ProxyError):
 
 class Superseded(SwitchRefused):
     """What was asked for was overtaken by a later request."""
+
+
+class RequestError(ProxyError):
+    """A request that has begun to come in cannot be read to its end."""
+
+    status: ClassVar[int] = 400
 
 
 class UpstreamError(ProxyError):

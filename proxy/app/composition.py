@@ -56,6 +56,7 @@ from proxy.errors import ConfigError
 from proxy.gateway.alertmanager import AlertmanagerClient
 from proxy.gateway.bodies import BodyMemory
 from proxy.gateway.connections import BoundedAppRunner, BoundedServer, Handler, Limits
+from proxy.gateway.data_connections import DataServer
 from proxy.gateway.forwarder import Forwarder
 from proxy.gateway.listener import DataListener
 from proxy.gateway.pipeline import Pipeline
@@ -327,7 +328,9 @@ async def build(
         )
         admin_runner = BoundedAppRunner(
             admin,
-            lambda handler, factory: _bounded(settings, metrics, "admin", handler, request_factory=factory),
+            lambda handler, factory: _bounded(
+                BoundedServer, settings, metrics, "admin", handler, request_factory=factory
+            ),
             shutdown_timeout=1,
         )
         admin_port = await listen(stack, admin_runner, settings.web.admin_listen_address, "admin")
@@ -338,6 +341,7 @@ async def build(
         _background(stack, "switch", switch.run())
         _background(stack, "watch", watch.run())
         server = _bounded(
+            DataServer,
             settings,
             metrics,
             "data",
@@ -364,7 +368,9 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def _bounded(settings: Settings, metrics: Metrics, name: str, handler: Handler, **options: Any) -> BoundedServer:
+def _bounded(
+    kind: type[BoundedServer], settings: Settings, metrics: Metrics, name: str, handler: Handler, **options: Any
+) -> BoundedServer:
     """Return the server of the listener `name`, within the limits of the settings."""
     limits = Limits(
         header_timeout=settings.web.header_timeout.total_seconds(),
@@ -372,7 +378,7 @@ def _bounded(settings: Settings, metrics: Metrics, name: str, handler: Handler, 
         idle_timeout=settings.web.idle_timeout.total_seconds(),
         max_connections=settings.web.max_connections,
     )
-    server = BoundedServer(handler, limits, name=name, on_cut=partial(metrics.cut, name), **options)
+    server = kind(handler, limits, name=name, on_cut=partial(metrics.cut, name), **options)
     metrics.connections.labels(name).set_function(lambda: server.open)
     return server
 

@@ -7,11 +7,13 @@ All beyond comes from one bound, what an enriched body is unfolded into while it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 from aiohttp import web
+
+from proxy.errors import RequestError
 
 FREE: Final = 256 << 10
 """Bytes of a body that are held whatever others hold. Prometheus' batches are a quarter of it."""
@@ -95,19 +97,30 @@ def unfolded(body: bytes) -> int:
 async def read(request: web.BaseRequest, held: Held, at_most: int) -> tuple[bytes, bool]:
     """Return the body, and whether that is all of it: what is longer than `at_most`, or finds no room, is left to come.
 
-    A body that says that it is longer is not begun with. Raises BodyTimeout.
+    A body that says that it is longer is not begun with. Raises BodyTimeout, and what `pieces` raises.
     """
     if (request.content_length or 0) > at_most:
         return b"", False
-    content = request.content
-    first = await content.readany()
-    if not held.grow_to(len(first)) or len(first) > at_most:
-        return first, False
-    if content.at_eof():
-        return first, True
-    body = bytearray(first)
-    async for chunk in content.iter_any():
-        body += chunk
-        if len(body) > at_most or not held.grow_to(len(body)):
-            return bytes(body), False
-    return bytes(body), True
+    async with aclosing(pieces(request)) as coming:
+        first = await anext(coming, b"")
+        if not held.grow_to(len(first)) or len(first) > at_most:
+            return first, False
+        if request.content.at_eof():
+            return first, True
+        body = bytearray(first)
+        async for piece in coming:
+            body += piece
+            if len(body) > at_most or not held.grow_to(len(body)):
+                return bytes(body), False
+        return bytes(body), True
+
+
+async def pieces(request: web.BaseRequest) -> AsyncGenerator[bytes]:
+    """Yield the body as it comes in. Raises RequestError when it breaks off or is malformed."""
+    try:
+        async for piece in request.content.iter_any():
+            yield piece
+    except web.RequestPayloadError:
+        raise RequestError("the body of the request is malformed") from None
+    except ConnectionError:
+        raise RequestError("the body of the request breaks off") from None

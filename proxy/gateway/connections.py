@@ -89,6 +89,9 @@ class RequestFactory(Protocol):
 class BoundedServer(web.Server):
     """Serves requests over connections that keep to `limits`."""
 
+    connection: type[Connection]
+    """What is made for each of them."""
+
     def __init__(
         self,
         handler: Handler,
@@ -117,7 +120,7 @@ class BoundedServer(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""
-        return Connection(self, loop=asyncio.get_running_loop(), **self._options)
+        return self.connection(self, loop=asyncio.get_running_loop(), **self._options)
 
     @property
     def open(self) -> int:
@@ -354,6 +357,9 @@ class Connection(web.RequestHandler):
             self._wire.abort()
             return
         self._unread = self._loop.call_later(self._server.limits.answer_timeout / _LOOKS, self._look)
+
+
+BoundedServer.connection = Connection
 
 
 def mind_the_peer(transport: asyncio.Transport) -> None:

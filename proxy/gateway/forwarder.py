@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy.errors import UpstreamError, UpstreamTimeout
+from proxy.errors import RequestError, UpstreamError, UpstreamTimeout
+from proxy.gateway.bodies import pieces
 from proxy.gateway.headers import end_to_end
+from proxy.gateway.heads import CHUNK, Outgoing, Relayed, relayable
 
 RETRY_FOR: Final = 4.0
 """Seconds from the first failure in which an Alertmanager that answered before is tried again. It covers a restart.
@@ -27,7 +28,6 @@ ANSWER_LIMIT: Final = 16 << 20
 """Bytes of an answer to a POST of alerts; Alertmanager's are empty or one error."""
 IDLE_ANSWER: Final = 60.0
 """Seconds without a byte from Alertmanager before a request that is not a POST of alerts is given up."""
-CHUNK: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,9 @@ class Answer:
     body: bytes
 
 
-class Relayed(web.StreamResponse):
-    """An answer with exactly the headers it was given; aiohttp would add its own Server, Date and Content-Type."""
-
-    async def _prepare_headers(self) -> None:  # no public hook outlives web.Application, and a router rewrites paths
-        given = set(self.headers)
-        await super()._prepare_headers()
-        for name in ("Server", "Date", "Content-Type"):
-            if name not in given:
-                self.headers.popall(name, None)
-
-
 def relayed(answer: Answer) -> web.StreamResponse:
     """Return the response that gives `answer` to the sender; `write_eof(answer.body)` ends it."""
-    headers = answer.headers.copy()
-    headers["Content-Length"] = str(len(answer.body))
-    return Relayed(status=answer.status, reason=answer.reason, headers=headers)
+    return Relayed(status=answer.status, reason=answer.reason, headers=_sized(answer.headers, len(answer.body)))
 
 
 class Forwarder:
@@ -77,6 +64,7 @@ class Forwarder:
         self._session = session
         self._fresh = fresh
         self._origin = str(alertmanager.origin())
+        self._host = alertmanager.host_port_subcomponent or ""
         self._timeout = timeout
         self._on_retry = on_retry
         self._answered = False
@@ -118,16 +106,19 @@ class Forwarder:
         connection is cut, since nothing else can tell the client that a part is missing.
         """
         response: Relayed | None = None
+        headers, path = to_send(request), target(request)
+        framed = to_send(request, chunked=True) if "Transfer-Encoding" in request.headers else headers
+        body = _Body(request, prefix) if request.body_exists else b""
         try:
             async with self._session.request(
                 request.method,
-                URL(self._origin + target(request), encoded=True),
-                headers=to_send(request),
-                data=_body(request, prefix) if request.body_exists else None,
+                URL(self._origin + path if path.startswith("/") else self._origin, encoded=True),
+                headers=headers,
+                data=Outgoing(request.method, path, self._host, framed, body),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=IDLE_ANSWER),
                 allow_redirects=False,
             ) as answer:
-                response = Relayed(status=answer.status, reason=answer.reason, headers=end_to_end(answer.headers))
+                response = Relayed(status=answer.status, reason=answer.reason, headers=relayable(answer))
                 await response.prepare(request)
                 async for chunk in answer.content.iter_chunked(CHUNK):
                     await response.write(chunk)
@@ -138,6 +129,8 @@ class Forwarder:
                 if request.transport is not None:
                     request.transport.abort()
                 return response
+            if isinstance(body, _Body) and body.broken is not None:
+                raise body.broken from exc
             if isinstance(exc, TimeoutError):
                 raise UpstreamTimeout(f"Alertmanager at {self._origin} does not answer") from None
             raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
@@ -170,12 +163,12 @@ class Forwarder:
     async def _attempt(
         self, session: aiohttp.ClientSession, path: str, headers: CIMultiDict[str], body: bytes
     ) -> Answer:
-        sized = headers.copy()
-        sized["Content-Length"] = str(len(body))
+        # A POST without a body needs no length, and may have come without.
+        sized = _sized(headers, len(body)) if body or "Content-Length" in headers else headers
         async with session.post(
             URL(self._origin + path, encoded=True),
             headers=sized,
-            data=io.BytesIO(body) if len(body) > CHUNK else body,  # in pieces, so that nobody else has to wait for it
+            data=Outgoing("POST", path, self._host, sized, body),
             timeout=aiohttp.ClientTimeout(total=None),
             allow_redirects=False,
         ) as answer:
@@ -184,30 +177,59 @@ class Forwarder:
                 if len(text) >= ANSWER_LIMIT:
                     raise UpstreamError(f"Alertmanager at {self._origin}: an answer of more than {ANSWER_LIMIT} bytes")
                 text += await answer.content.read(ANSWER_LIMIT - len(text))
-            return Answer(answer.status, answer.reason or "", end_to_end(answer.headers), text)
+            return Answer(answer.status, answer.reason or "", relayable(answer), text)
 
 
 def target(request: web.BaseRequest) -> str:
     """Return path and query as they were sent. Of the absolute form, whose address is ours, only those."""
-    if request.raw_path.startswith("/"):
+    if request.raw_path.startswith("/") or request.raw_path == "*":
         return request.raw_path
     rest = request.raw_path.partition("://")[2]
     begin = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     return "/" + rest[begin:].removeprefix("/")
 
 
-def to_send(request: web.BaseRequest) -> CIMultiDict[str]:
-    """Return the headers to send on. `Expect` is not: it was answered by us."""
-    headers = end_to_end(request.headers)
-    headers.popall("Expect", None)
+def to_send(request: web.BaseRequest, *, chunked: bool = False) -> CIMultiDict[str]:
+    """Return the headers to send on, for a body that has a length, or stays `chunked`.
+
+    `Expect: 100-continue` is not among them: it was answered by us.
+    """
+    headers = end_to_end(request.raw_headers, chunked=chunked)
+    if headers.get("Expect", "").lower() == "100-continue":
+        headers.popall("Expect")
     return headers
 
 
-async def _body(request: web.BaseRequest, prefix: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(prefix), CHUNK):
-        yield prefix[at : at + CHUNK]
-    async for chunk in request.content.iter_chunked(CHUNK):
-        yield chunk
+def expects_continue(request: web.BaseRequest) -> bool:
+    """Return whether the sender may wait for a 100 before it sends its body."""
+    return request.version == aiohttp.HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+
+
+class _Body:
+    """A body on its way, `prefix` first, which remembers that it broke off: aiohttp reports that as its own error."""
+
+    def __init__(self, request: web.BaseRequest, prefix: bytes) -> None:
+        self._request = request
+        self._prefix = prefix
+        self.broken: RequestError | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for at in range(0, len(self._prefix), CHUNK):
+            yield self._prefix[at : at + CHUNK]
+        try:
+            async for piece in pieces(self._request):
+                yield piece
+        except RequestError as exc:
+            self.broken = exc
+            raise
+
+
+def _sized(headers: CIMultiDict[str], length: int) -> CIMultiDict[str]:
+    """Return the headers with that Content-Length, which stays as it is written where it says so already."""
+    sized = headers.copy()
+    if sized.get("Content-Length") != str(length):
+        sized["Content-Length"] = str(length)
+    return sized
 
 
 def cause(exc: Exception) -> str:

@@ -11,12 +11,13 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import web
 
-from proxy.errors import UpstreamError, UpstreamTimeout
+from proxy.errors import RequestError, UpstreamError, UpstreamTimeout
 from proxy.gateway import bodies
 from proxy.gateway.bodies import BodyMemory, Held
 from proxy.gateway.connections import BodyTimeout
-from proxy.gateway.forwarder import Forwarder, relayed, target
+from proxy.gateway.forwarder import Forwarder, expects_continue, relayed, target
 from proxy.gateway.pipeline import Prepared
+from proxy.gateway.refusals import Refusal, refused, unacceptable
 from proxy.gateway.repost import Answered, Reposter
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,9 @@ class DataListener:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; 502 or 504 when Alertmanager does not."""
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        if (refusal := unacceptable(request)) is not None:
+            return refusal
+        if expects_continue(request) and request.transport is not None:
             # Asked of us, as we read the body before anybody else; aiohttp answers it in web.Application only.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         path = target(request).partition("?")[0]
@@ -88,9 +91,14 @@ class DataListener:
             return await self._forwarder.stream(request)
         except UpstreamError as exc:
             if isinstance(late := request.content.exception(), BodyTimeout):
-                raise late from None  # it was not Alertmanager that did not go on
+                return refused(408, str(late))  # it was not Alertmanager that did not go on
             log.warning("no answer from Alertmanager", method=request.method, path=path, error=str(exc))
-            return web.Response(status=exc.status, text=f"alertmanager-ai-proxy: {exc}\n")
+            return Refusal(exc.status, str(exc))
+        except BodyTimeout as exc:
+            return refused(408, str(exc))
+        except RequestError as exc:
+            log.info("a request breaks off", method=request.method, path=path, error=str(exc))
+            return refused(exc.status, str(exc))
 
     async def drained(self, at_most: float) -> None:
         """Wait until the POSTs of alerts that have begun to come in are answered, for `at_most` seconds.
@@ -111,7 +119,7 @@ class DataListener:
             response = await post
             status = response.status
             return response
-        except UpstreamError as exc:
+        except (RequestError, UpstreamError) as exc:
             status = exc.status
             raise
         except BodyTimeout:
