@@ -85,6 +85,41 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        self.notifications_sent = Counter(
+            "aiproxy_notifications_sent_total",
+            "POSTs of alerts that were sent, or tried, by Alertmanager.",
+            ["alertmanager"],
+            registry=registry,
+        )
+        self.notifications_errors = Counter(
+            "aiproxy_notifications_errors_total",
+            "Of those, POSTs that were not taken: no answer, or another one than 2xx.",
+            ["alertmanager"],
+            registry=registry,
+        )
+        self.notifications_dropped = Counter(
+            "aiproxy_notifications_dropped_total",
+            "POSTs of alerts that one of several Alertmanagers was not sent: those before took too long, or it is "
+            "suspended.",
+            ["alertmanager"],
+            registry=registry,
+        )
+        self.notifications_latency = Histogram(
+            "aiproxy_notifications_latency_seconds",
+            "Time from sending a POST of alerts to the answer, retries included, by Alertmanager.",
+            ["alertmanager"],
+            buckets=WAITS,
+            registry=registry,
+        )
+        self.notifications_suspended = Gauge(
+            "aiproxy_notifications_suspended",
+            "1 while one of several Alertmanagers is tried with one POST at a time because it was silent.",
+            ["alertmanager"],
+            registry=registry,
+        )
+        self.alertmanagers = Gauge(
+            "aiproxy_alertmanagers_discovered", "Alertmanagers that alerts are sent to.", registry=registry
+        )
         self.post_added = Histogram(
             "aiproxy_post_added_seconds",
             "Time from the last byte of a POST to the first attempt to forward it.",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -169,12 +169,12 @@ def answer(status: str, content: bytes = b"", **headers: str) -> bytes:
 class FakeAlertmanager:
     """A server on loopback that keeps every byte it gets, and answers what the test says.
 
-    `respond` gets a request and returns the bytes of the answer; b"" closes the connection without one, None never
-    answers. What the proxy asks on its own account, GET of alerts and status, is answered from `held` and `peers`, and
-    not recorded.
+    `respond` gets a request and returns the bytes of the answer, or what is to be awaited for them; b"" closes the
+    connection without one, None never answers. What the proxy asks on its own account, GET of alerts and status, is
+    answered from `held` and `peers`, and not recorded.
     """
 
-    respond: Callable[[Received], bytes | None] = lambda _: OK
+    respond: Callable[[Received], bytes | Awaitable[bytes | None] | None] = lambda _: OK
     held: list[dict[str, Any]] | bytes = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     connections: int = 0
@@ -222,7 +222,8 @@ class FakeAlertmanager:
                     reply = None if self.silent else self._status()
                 else:
                     self.received.append(request)
-                    reply = self.respond(request)
+                    given = self.respond(request)
+                    reply = await given if isinstance(given, Awaitable) else given
                 if reply is None:
                     await asyncio.Event().wait()
                 if not reply:

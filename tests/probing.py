@@ -151,7 +151,7 @@ async def probed(
         "store.url": ["memory:"],
         "web.listen_address": ["127.0.0.1:0"],
         "web.admin_listen_address": ["127.0.0.1:0"],
-    } | {name.replace("__", "."): [str(value)] for name, value in flags.items()}
+    } | {name.replace("__", "."): value if isinstance(value, list) else [str(value)] for name, value in flags.items()}
     settings = config.load(environ={"LLM_API_KEY": "sk-hunter2", **environ}, flags=given).settings
     found = Findings(tuple(await probe(settings, admin=admin, resolve=resolve)))
     assert "hunter2" not in repr(found)

@@ -18,6 +18,7 @@ OPEN = UNUSED | {
 }
 SPARE = UNUSED | {"name": "ollama/llama3.2", "breaker": "closed", "why": "", "last_error": ""}
 TRIED = SPARE | {"breaker": "half_open", "why": "slow: 8 of 10 calls"}
+SPARE_ALERTMANAGER = {"url": "http://am-2:9093"}
 
 WELL = {
     "version": "1.1.0",
@@ -31,6 +32,7 @@ WELL = {
     "configuration": {"read_at": "2026-11-22T11:00:00.654321+00:00", "problems": [], "at_next_start": []},
     "alertmanager": {
         "url": "http://127.0.0.1:9093",
+        "each": [],
         "recovered": True,
         "recovered_alerts": 7,
         "peers": 2,
@@ -159,6 +161,14 @@ def test_the_page_shows_what_is_printed():
             {"configuration__at_next_start": ["llm.model", "llm.api_key"]},
             "! settings      read at 2026-11-22 11:00:00 UTC; WAITING FOR A RESTART: llm.model, llm.api_key",
         ),
+        (
+            {"alertmanager__each": [SPARE_ALERTMANAGER | {"state": "fails"}]},
+            "!               http://am-2:9093: FAILS: the last POST of alerts was not answered",
+        ),
+        (
+            {"alertmanager__each": [SPARE_ALERTMANAGER | {"state": "suspended"}]},
+            "!               http://am-2:9093: SUSPENDED: it was silent, and is tried with one POST at a time",
+        ),
         ({"alertmanager__identity_conflicts": 3}, "! conflicts     3 alerts with MORE THAN ONE identity"),
         (
             {"store__up": False, "store__error": "refused"},
@@ -196,6 +206,14 @@ def test_what_somebody_should_look_at_is_marked(changes, line):
         (
             {"model__calls": {"running": 2, "waiting": 5}},
             "  model         openai/gpt-4o is ready, key set, last call: ok, 2 running, 5 waiting",
+        ),
+        (
+            {"alertmanager__each": [SPARE_ALERTMANAGER | {"state": "unknown"}]},
+            "                http://am-2:9093: no alerts sent to it yet",
+        ),
+        (
+            {"alertmanager__each": [SPARE_ALERTMANAGER | {"state": "answers"}]},
+            "                http://am-2:9093: answers",
         ),
         ({"alertmanager__peers": None}, "  peers         it has not said"),
         ({"alertmanager__peers": 0}, "  peers         it has no cluster"),

@@ -80,7 +80,8 @@ def test_every_setting_can_be_given_in_the_file():
             "max_body_memory": "1GiB",
         },
         "alertmanager": {
-            "url": "https://alertmanager.monitoring.svc:9093/alerts",
+            "url": ["https://alertmanager.monitoring.svc:9093/alerts", "dns+http://alertmanager-operated:9093"],
+            "min_success": 2,
             "timeout": "9s500ms",
             "replicas": 3,
             "basic_auth": {"username": "ada", "password": "<secret>"},

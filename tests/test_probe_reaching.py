@@ -323,15 +323,32 @@ async def test_an_answer_without_end_is_given_up(monkeypatch):
     assert "an answer of more than 1000 bytes" in found.of("alertmanager")[0]
 
 
-async def test_each_of_several_alertmanagers_is_asked_and_named(monkeypatch):
+async def test_each_of_several_alertmanagers_is_asked_and_named():
     async with (
         raw(an_alertmanager(lambda: status(peers=3))) as one,
         raw(an_alertmanager(lambda: status(peers=3))) as other,
     ):
-        monkeypatch.setattr("proxy.app.probing._urls", lambda _: (one.url, other.url))
-        found = await probed("http://not.asked")
+        found = await probed("", alertmanager__url=[one.url, other.url])
     assert [line.split(": ")[1] for line in found.of("alertmanager")] == [one.url, other.url]
     assert found.of("cluster")[1].startswith(f"error: {other.url}: this proxy sends to 2 Alertmanagers")
+
+
+async def test_each_address_of_a_name_that_is_watched_is_asked():
+    async def resolve(host: str, _: int) -> list[str]:
+        if host != "alertmanager.example":
+            raise OSError("no such name")
+        return ["127.0.0.2", "127.0.0.1"]
+
+    async with (
+        raw(an_alertmanager()) as am,
+        raw(an_alertmanager(), host="127.0.0.2", port=am.port) as other,
+    ):
+        port = other.port
+        urls = [f"dns+http://alertmanager.example:{port}", "dns+http://nowhere.example:9093"]
+        found = await probed("", alertmanager__url=urls, resolve=resolve)
+    unknown, *reached = found.of("alertmanager")
+    assert unknown.startswith("error: dns+http://nowhere.example:9093: the name cannot be looked up: no such name")
+    assert [line.split(": ")[1] for line in reached] == [f"http://127.0.0.1:{port}", f"http://127.0.0.2:{port}"]
 
 
 # What else is there on this machine.

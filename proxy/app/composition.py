@@ -23,7 +23,6 @@ import aiohttp
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from yarl import URL
 
 from proxy import __version__
 from proxy.admin.api import admin_api
@@ -33,9 +32,10 @@ from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.rules import CurrentRules, chosen_rules
 from proxy.app.service import chosen_service
-from proxy.app.sockets import HEADER_LIMIT, is_loopback, listen, session
+from proxy.app.sockets import HEADER_LIMIT, is_loopback, listen
 from proxy.app.status import Status
 from proxy.app.storage import open_store, open_verdicts
+from proxy.app.upstream import Upstream, open_upstream
 from proxy.classification.allowance import WaitingAllowance
 from proxy.classification.cache import ClassCache
 from proxy.classification.classifier import Classifier
@@ -53,11 +53,9 @@ from proxy.decisions.stores.remembered import NAME, StateFile
 from proxy.decisions.switch import Switch
 from proxy.decisions.watch import Watch
 from proxy.errors import ConfigError
-from proxy.gateway.alertmanager import AlertmanagerClient
 from proxy.gateway.bodies import BodyMemory
 from proxy.gateway.connections import BoundedAppRunner, BoundedServer, Handler, Limits
 from proxy.gateway.data_connections import DataServer
-from proxy.gateway.forwarder import Forwarder
 from proxy.gateway.listener import DataListener
 from proxy.gateway.pipeline import Pipeline
 from proxy.gateway.repost import Reposter
@@ -136,7 +134,6 @@ async def build(
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(_registry())
-        url = URL(settings.alertmanager.url)
         serving = asyncio.Event()
         names = Names(
             settings.enrichment.severity_label,
@@ -173,11 +170,14 @@ async def build(
         )
         stack.push_async_callback(service.close)
 
-        keep_alive = await stack.enter_async_context(session())
-        alertmanager = AlertmanagerClient(
-            keep_alive, url, settings.alertmanager.timeout.total_seconds(), authorization=authorization(settings)
+        upstream = await open_upstream(settings, stack, metrics, authorization(settings))
+        watch = Watch(
+            upstream.own,
+            names,
+            replicas=settings.alertmanager.replicas or None,
+            shared=store.shared,
+            sends_to=upstream.sends_to,
         )
-        watch = Watch(alertmanager, names, replicas=settings.alertmanager.replicas or None, shared=store.shared)
         keeper = Keeper(living, store, reach, on_handover=metrics.handovers.inc)
 
         def labels_by_rules() -> str:
@@ -197,20 +197,13 @@ async def build(
                 return f"{watch.why_several}. {_NOT_ALONE}" if watch.several else ""
             return f"{why}. {_NOT_ALL}" if not force and (why := missing()) else ""
 
-        forwarder = Forwarder(
-            keep_alive,
-            await stack.enter_async_context(session(keep_alive=False)),
-            url,
-            settings.alertmanager.timeout.total_seconds(),
-            on_retry=metrics.retried,
-        )
         reposter: Reposter | None = None
-        if settings.enrichment.repost:
+        if settings.enrichment.repost and upstream.single is not None:
             reposter = await stack.enter_async_context(
                 Reposter(
                     # Transparent adds no text, not even to alerts that were sent before the switch.
                     decision_of=lambda one: None if rollout.mode is Mode.TRANSPARENT else decider.decision(one),
-                    post=forwarder.send,
+                    post=upstream.single.send,
                     on_outcome=metrics.reposted,
                 )
             )
@@ -226,7 +219,7 @@ async def build(
             on_text=_nobody if reposter is None else reposter.text_landed,
         )
         recovery = Recovery(
-            alertmanager,
+            upstream.own,
             decider,
             keeper,
             names,
@@ -278,7 +271,7 @@ async def build(
             on_resolved=_nobody if reposter is None else reposter.resolved,
         )
         listener = DataListener(
-            forwarder,
+            upstream.forwarder,
             pipeline,
             # Time is left for Alertmanager even where little is between the two.
             prepare_within=min(
@@ -309,6 +302,7 @@ async def build(
             labels_by_rules=labels_by_rules,
             agreement=agreement,
             serving=serving.is_set,
+            alertmanagers=upstream.states,
         )
         status.export(metrics)
 
@@ -340,6 +334,8 @@ async def build(
         _background(stack, "heartbeat", heartbeat.run(switch))
         _background(stack, "switch", switch.run())
         _background(stack, "watch", watch.run())
+        if upstream.watching is not None:
+            _background(stack, "discovery", upstream.watching())
         server = _bounded(
             DataServer,
             settings,
@@ -353,11 +349,19 @@ async def build(
         data_port = await listen(
             stack, web.ServerRunner(server, shutdown_timeout=1), settings.web.listen_address, "data"
         )
-        stack.push_async_callback(listener.drained, min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN))
+        at_most = min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN)
+        stack.push_async_callback(_drained, listener, upstream, at_most)
         serving.set()
         stack.callback(serving.clear)
         _banner(settings, rollout, the_model, data_port, admin_port)
         yield Running(data_port, admin_port, reload)
+
+
+async def _drained(listener: DataListener, upstream: Upstream, at_most: float) -> None:
+    end = asyncio.get_running_loop().time() + at_most
+    await listener.drained(at_most)
+    if upstream.drained is not None:
+        await upstream.drained(end - asyncio.get_running_loop().time())
 
 
 def _registry() -> CollectorRegistry:
@@ -458,7 +462,7 @@ def _banner(settings: Settings, rollout: Rollout, model: ChosenModel, data_port:
         model=model.name,
         key=model.key,
         store=settings.store.url,
-        alertmanager=settings.alertmanager.url,
+        alertmanager=", ".join(settings.alertmanager.url),
         listen=f"{settings.web.listen_address.host}:{data_port}",
         admin=f"{settings.web.admin_listen_address.host}:{admin_port}",
     )

@@ -46,12 +46,14 @@ class Status:
     labels_by_rules: Callable[[], str]
     agreement: Callable[[], str]
     serving: Callable[[], bool]
+    alertmanagers: Callable[[], list[dict[str, str]]]
+    """Of several, the URL and the state of each; empty when there is only ever one."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def replicas(self) -> int:
         """How many proxies there are, as far as anybody says."""
-        return max(len(self.heartbeat.peers), self.settings.alertmanager.replicas, self.watch.peers or 0, 1)
+        return max(len(self.heartbeat.peers), self.settings.alertmanager.replicas, self.watch.suggested)
 
     @property
     def converged(self) -> bool:
@@ -93,7 +95,8 @@ class Status:
                 "at_next_start": list(self.reload.at_next_start),
             },
             "alertmanager": {
-                "url": self.settings.alertmanager.url,
+                "url": ", ".join(self.settings.alertmanager.url),
+                "each": self.alertmanagers(),
                 "recovered": self.recovery.done,
                 "recovered_alerts": self.recovery.found,
                 "peers": self.watch.peers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from proxy.durations import format_duration
 
@@ -273,10 +273,21 @@ def _spent(models: Sequence[Object]) -> str:
     return spent
 
 
+_STATES: Final = {
+    "unknown": "no alerts sent to it yet",
+    "answers": "answers",
+    "fails": "FAILS: the last POST of alerts was not answered",
+    "suspended": "SUSPENDED: it was silent, and is tried with one POST at a time",
+}
+
+
 def _alertmanager(there: Object) -> Iterator[tuple[bool, str, str]]:
     known = f"what it held is known ({there['recovered_alerts']} alerts)"
     unread = "NOT READ yet: alerts labelled before the start may page again; the log says why"
     yield not there["recovered"], "alertmanager", f"{there['url']}, {known if there['recovered'] else unread}"
+    for one in there["each"]:
+        wrong = one["state"] in ("fails", "suspended")
+        yield wrong, "", f"{one['url']}: {_STATES[one['state']]}"
     peers = {None: "it has not said", 0: "it has no cluster"}.get(there["peers"], f"{there['peers']}")
     yield False, "peers", peers
     conflicts = there["identity_conflicts"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from proxy.config.alertmanager import Alertmanager
 from proxy.config.catalog import Flag, differing, flags, masked, reference, variables
 from proxy.config.kinds import Address, Secret, closest
 from proxy.config.settings import (
-    Alertmanager,
     Enrichment,
     Llm,
     Log,

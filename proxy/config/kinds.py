@@ -92,6 +92,8 @@ class Kind(ABC, Generic[T]):
     """In the help of the flag."""
     want: str
     """Closes messages about bad values."""
+    one_will_do = False
+    """Whether a list of them may be written as a single value."""
 
     def parse(self, text: str) -> T:
         """Return the value `text` stands for. Raises ValueError with a message for the operator."""
@@ -224,6 +226,16 @@ class UrlKind(Kind[str]):
         if not usable:
             raise ValueError(bad)
         return text.rstrip("/")
+
+
+class AlertmanagerUrlKind(UrlKind):
+    """Where one Alertmanager is; `dns+` before it: each address that the name has in DNS is one."""
+
+    one_will_do = True
+
+    def _parse(self, text: str) -> str:
+        watched = text.startswith("dns+")
+        return "dns+" * watched + super()._parse(text.removeprefix("dns+"))
 
 
 class ModelUrlKind(UrlKind):
@@ -411,7 +423,7 @@ class SecretKind(Kind[Secret]):
 
 Duration = Annotated[timedelta, DurationKind()]
 Listen = Annotated[Address, AddressKind()]
-Url = Annotated[str, UrlKind()]
+AlertmanagerUrl = Annotated[str, AlertmanagerUrlKind()]
 ModelUrl = Annotated[str, ModelUrlKind()]
 StoreUrl = Annotated[str, StoreUrlKind()]
 Replicas = Annotated[int, ReplicasKind()]

@@ -16,9 +16,9 @@ from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, Final
 
+from proxy.config.alertmanager import Alertmanager
 from proxy.config.kinds import (
     AddedLabel,
     Between,
@@ -30,15 +30,14 @@ from proxy.config.kinds import (
     NamePrefix,
     Percent,
     Regex,
-    Replicas,
     Secret,
     SecretKind,
     Section,
     StoreUrl,
-    Url,
     setting,
 )
 from proxy.config.models import Model, ModelName
+from proxy.config.remark import Remark
 from proxy.config.rules import Rules
 from proxy.config.spending import Budget, Price, doubled_prices, per_proxy, too_small
 from proxy.config.web import Web
@@ -57,42 +56,6 @@ class LogFormat(StrEnum):
     LOGFMT = "logfmt"
     JSON = "json"
     CONSOLE = "console"
-
-
-class BasicAuth(Section):
-    """The user as which the proxy asks Alertmanager its own questions. Senders' credentials are passed on as they
-    came."""
-
-    username: str | None = setting(default=None, description="Name of the user.")
-    password: Secret = setting(default=Secret(), description="The user's password.")
-
-
-class Authorization(Section):
-    """The token with which the proxy asks Alertmanager its own questions, in place of a user."""
-
-    credentials: Secret = setting(default=Secret(), description="A bearer token.")
-
-
-class Alertmanager(Section):
-    """The Alertmanager that alerts are forwarded to."""
-
-    url: Url = setting(
-        default="http://127.0.0.1:9093",
-        description="Its address. A path in it is the prefix of the proxy's own requests; "
-        "the paths of incoming requests are never rewritten.",
-    )
-    timeout: Duration = setting(
-        default=timedelta(seconds=9),
-        description="Time for Alertmanager's answer, counted from the last byte of the incoming request, waiting "
-        "for the model included. Prometheus gives up after 10s by default.",
-    )
-    replicas: Replicas = setting(
-        default=0,
-        description="How many proxies receive the same alerts. `auto`: several, if Alertmanager has had peers since "
-        "the proxy started. Several proxies need a shared `store.url`; without one all labels are the rules'.",
-    )
-    basic_auth: BasicAuth = BasicAuth()
-    authorization: Authorization = Authorization()
 
 
 class Canary(Section):
@@ -358,14 +321,6 @@ CALL: Final = re.compile(r"/(chat/completions|completions|messages|api/chat|api/
 """What an address must not end in to which the paths of a provider's calls are added."""
 
 
-class Remark(NamedTuple):
-    """Something to say about several settings at once."""
-
-    keys: tuple[str, ...]
-    """The first one that was given lends the remark its origin."""
-    message: str
-
-
 class Settings(Section):
     web: Web = Web()
     alertmanager: Alertmanager = Alertmanager()
@@ -385,13 +340,7 @@ class Settings(Section):
                 f"enrichment.budget ({format_duration(budget)}) must be shorter than alertmanager.timeout "
                 f"({format_duration(timeout)}), or no time is left to forward the alert",
             )
-        url, listens = urlsplit(self.alertmanager.url), self.web.listen_address
-        if url.port == listens.port and url.hostname in {"localhost", "127.0.0.1", "::1", listens.host}:
-            yield Remark(
-                ("alertmanager.url", "web.listen_address"),
-                f"alertmanager.url ({self.alertmanager.url}) is the proxy's own web.listen_address ({listens}): "
-                "it would forward to itself; want Alertmanager's address, 9093 by default",
-            )
+        yield from self.alertmanager.unusable(self.web.listen_address)
         if self.store.timeout > timedelta(seconds=1):
             yield Remark(
                 ("store.timeout",),

@@ -17,7 +17,8 @@ import yaml
 
 from proxy.config.catalog import CATALOG, Setting
 from proxy.config.kinds import Secret, SecretKind, Section, closest, did_you_mean
-from proxy.config.settings import Remark, Settings
+from proxy.config.remark import Remark
+from proxy.config.settings import Settings
 from proxy.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
@@ -283,7 +284,7 @@ class _File:
         if _is_null(node):
             return
         nodes = [node]
-        if setting.is_list:
+        if setting.is_list and not (setting.kind.one_will_do and isinstance(node, yaml.ScalarNode)):
             if not isinstance(node, yaml.SequenceNode):
                 self._report.problem(self._at(node, setting.key), "want a list, each entry after a -", setting.key)
                 return
@@ -291,7 +292,7 @@ class _File:
         found = [self._scalar(setting, node) for node in nodes]
         texts = [text for text in found if text is not None]
         # A list may be empty, or become empty; one value that is nothing is as good as none.
-        if texts or setting.is_list:
+        if texts or (setting.is_list and isinstance(node, yaml.SequenceNode)):
             yield _Given(setting, self._at(key_node), self._at(key_node, setting.key), texts)
 
     def _scalar(self, setting: Setting, node: yaml.Node) -> _Text | None:

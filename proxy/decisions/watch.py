@@ -70,21 +70,25 @@ class Watch:
         *,
         replicas: int | None,
         shared: bool = False,
+        sends_to: Callable[[], int] = lambda: 1,
         monotonic: Callable[[], float] = time.monotonic,
         every: float = EVERY,
     ) -> None:
-        """`replicas`: how many proxies there are; None: as many as Alertmanager has peers. `shared`: they have one
-        store."""
+        """`replicas`: how many proxies there are; None: as Alertmanager's peers suggest. `shared`: they have one store.
+        `sends_to`: the most Alertmanagers that this proxy has sent alerts to: they need no other proxy."""
         self._alertmanager = alertmanager
         self._names = names
         self._replicas = replicas
         self._shared = shared
+        self._sends_to = sends_to
         self._monotonic = monotonic
         self._every = every
         self._alone_since: float | None = None
         self._several: bool | None = None
         self._now_peers = 0
         self._fewer_since: float | None = None
+        self._certain = 0
+        self._more_since: float | None = None
         self.peers: int | None = None
         """The most peers that Alertmanager ever named, itself among them; None: it has not answered yet."""
         self.conflicts = 0
@@ -100,7 +104,16 @@ class Watch:
     @property
     def expected(self) -> int:
         """How many proxies there should be: one for each Alertmanager of late, unless the settings say otherwise."""
-        return self._replicas if self._replicas is not None else max(1, self._now_peers)
+        return self._replicas if self._replicas is not None else self._proxies(min(self._now_peers, self._certain))
+
+    @property
+    def suggested(self) -> int:
+        """How many proxies the most peers suggest that Alertmanager ever had for certain."""
+        return self._proxies(self._certain)
+
+    def _proxies(self, peers: int) -> int:
+        """One for each Alertmanager that is not this one's: those it sends to are all its own."""
+        return max(0, peers - self._sends_to()) + 1
 
     @property
     def why_several(self) -> str:
@@ -108,7 +121,8 @@ class Watch:
         if self._replicas is not None:
             return f"there are {self._replicas} proxies"
         if self._several:
-            return f"Alertmanager has {self.peers} peers, so there are several proxies"
+            beside = f" and this proxy sends to {ours} of them" if (ours := self._sends_to()) > 1 else ""
+            return f"Alertmanager has {self._certain} peers{beside}, so there are several proxies"
         return "it is not known yet whether Alertmanager has peers; alertmanager.replicas: 1 says that it has none"
 
     async def look(self) -> None:
@@ -120,13 +134,14 @@ class Watch:
             return
         self._count_peers(cluster.peers)
         self.peers = max(self.peers or 0, cluster.peers)
-        if self.peers > 1:
+        self._ascertain(cluster.peers)
+        if self.suggested > 1:
             if not self._several:
                 self._tell()
             self._several = True
         elif cluster.peers == 0:
             self._several = False
-        else:
+        elif cluster.peers <= self._sends_to():
             if self._alone_since is None:
                 self._alone_since = self._monotonic()
             if max(cluster.up, self._monotonic() - self._alone_since) >= SETTLED:
@@ -140,6 +155,17 @@ class Watch:
             self._fewer_since = self._monotonic()
         elif self._monotonic() - self._fewer_since >= GONE:
             self._now_peers, self._fewer_since = peers, None
+
+    def _ascertain(self, peers: int) -> None:
+        """Where several are this proxy's own, one that was killed and is back is named twice for a while."""
+        if 1 < self._sends_to() < peers and peers > self._certain:
+            if self._more_since is None:
+                self._more_since = self._monotonic()
+            if self._monotonic() - self._more_since >= SETTLED:
+                self._certain = peers
+        else:
+            self._more_since = None
+            self._certain = max(self._certain, peers)
 
     def _tell(self) -> None:
         if self._shared:

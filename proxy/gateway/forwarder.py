@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Forwarder:
     decompressed.
     """
 
+    streams_alerts = True
+
     def __init__(
         self,
         session: aiohttp.ClientSession,
@@ -59,23 +62,51 @@ class Forwarder:
         alertmanager: URL,
         timeout: float,
         on_retry: Callable[[str], None],
+        on_sent: Callable[[bool, float], None] = lambda worked, seconds: None,
     ) -> None:
-        """`session` keeps its connections alive; `fresh` opens one for each request, for what failed on another."""
+        """`session` keeps its connections alive; `fresh` opens one for each request, for what failed on another.
+        `on_sent` hears of each POST of alerts whether it was taken, and how many seconds that took."""
         self._session = session
         self._fresh = fresh
         self._origin = str(alertmanager.origin())
         self._host = alertmanager.host_port_subcomponent or ""
         self._timeout = timeout
         self._on_retry = on_retry
+        self._on_sent = on_sent
         self._answered = False
         self._failing_since: float | None = None
 
-    async def post_alerts(self, request: web.BaseRequest, body: bytes, deadline: float) -> Answer:
+    async def post_alerts(
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        deadline: float,
+        without_annotations: Callable[[], bytes] | None = None,
+        answered: Callable[[int, float], None] = lambda status, seconds: None,
+    ) -> Answer:
         """Deliver `body` in the place of the request's own, and return Alertmanager's answer.
+
+        After a 4xx what `without_annotations` returns is delivered. `answered` hears the status for the whole of
+        `body`, and the seconds it took.
 
         `deadline` is on the loop's clock. Raises UpstreamError when Alertmanager cannot be reached and UpstreamTimeout
         when it has not answered by then; a POST that was not answered may have been applied all the same.
         """
+        clock, status = asyncio.get_running_loop().time, 0
+        begun = clock()
+        try:
+            answer = await self._post(request, body, deadline)
+            answered(answer.status, clock() - begun)
+            if 400 <= answer.status < 500 and without_annotations is not None:
+                # Should our text be what it refuses, the alert is worth more. The labels stay: they are its identity.
+                with contextlib.suppress(UpstreamError):  # no second answer: the first one stands
+                    answer = await self._post(request, without_annotations(), deadline)
+            status = answer.status
+            return answer
+        finally:
+            self._on_sent(200 <= status < 300, clock() - begun)
+
+    async def _post(self, request: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._persist(target(request), to_send(request), body)
@@ -118,6 +149,7 @@ class Forwarder:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=IDLE_ANSWER),
                 allow_redirects=False,
             ) as answer:
+                self._answered, self._failing_since = True, None
                 response = Relayed(status=answer.status, reason=answer.reason, headers=relayable(answer))
                 await response.prepare(request)
                 async for chunk in answer.content.iter_chunked(CHUNK):
@@ -133,6 +165,8 @@ class Forwarder:
                 raise body.broken from exc
             if isinstance(exc, TimeoutError):
                 raise UpstreamTimeout(f"Alertmanager at {self._origin} does not answer") from None
+            if isinstance(exc, aiohttp.ClientConnectorError):
+                self._fails()
             raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
 
     async def _persist(self, path: str, headers: CIMultiDict[str], body: bytes) -> Answer:
@@ -149,16 +183,21 @@ class Forwarder:
                     forgiven = True
                     self._on_retry("disconnected")
                     continue
-                if self._failing_since is None:
-                    self._failing_since = loop.time()
+                failing_since = self._fails()
                 pause = random.uniform(*RETRY_EVERY)  # noqa: S311 # spreads attempts, guards nothing
-                if not self._answered or loop.time() + pause > self._failing_since + RETRY_FOR:
+                if not self._answered or loop.time() + pause > failing_since + RETRY_FOR:
                     raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
                 self._on_retry("disconnected" if dropped else "refused")
                 await asyncio.sleep(pause)
             else:
                 self._answered, self._failing_since = True, None
                 return answer
+
+    def _fails(self) -> float:
+        """Return since when Alertmanager cannot be reached, if not since now."""
+        if self._failing_since is None:
+            self._failing_since = asyncio.get_running_loop().time()
+        return self._failing_since
 
     async def _attempt(
         self, session: aiohttp.ClientSession, path: str, headers: CIMultiDict[str], body: bytes

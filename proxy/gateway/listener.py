@@ -15,7 +15,7 @@ from proxy.errors import RequestError, UpstreamError, UpstreamTimeout
 from proxy.gateway import bodies
 from proxy.gateway.bodies import BodyMemory, Held
 from proxy.gateway.connections import BodyTimeout
-from proxy.gateway.forwarder import Forwarder, expects_continue, relayed, target
+from proxy.gateway.forwarder import Answer, expects_continue, relayed, target
 from proxy.gateway.pipeline import Prepared
 from proxy.gateway.refusals import Refusal, refused, unacceptable
 from proxy.gateway.repost import Answered, Reposter
@@ -38,6 +38,28 @@ class BodyPipeline(Protocol):
     def known_only(self, body: bytes) -> Prepared: ...
 
 
+class Upstream(Protocol):
+    """Alertmanager, or several. Raises UpstreamError."""
+
+    @property
+    def streams_alerts(self) -> bool:
+        """Whether a POST of alerts that is too long to be read can be streamed through as it comes."""
+        ...
+
+    def deadline(self) -> float: ...
+
+    async def post_alerts(
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        deadline: float,
+        without_annotations: Callable[[], bytes] | None = None,
+        answered: Callable[[int, float], None] = ...,
+    ) -> Answer: ...
+
+    async def stream(self, request: web.BaseRequest, prefix: bytes = b"") -> web.StreamResponse: ...
+
+
 class DataListener:
     """Answers every request with Alertmanager's answer.
 
@@ -49,7 +71,7 @@ class DataListener:
 
     def __init__(
         self,
-        forwarder: Forwarder,
+        forwarder: Upstream,
         pipeline: BodyPipeline,
         *,
         prepare_within: float,
@@ -133,21 +155,20 @@ class DataListener:
 
     async def _post_alerts(self, request: web.BaseRequest, held: Held) -> web.StreamResponse:
         # What goes unread is held so that it can be tried again, and that is not worth a long one.
-        limit = min(bodies.LARGE, self._body_limit) if self._pipeline.idle else self._body_limit
+        unheld = self._pipeline.idle and self._forwarder.streams_alerts
+        limit = min(bodies.LARGE, self._body_limit) if unheld else self._body_limit
         body, whole = await bodies.read(request, held, limit)
         if not whole:
+            if not self._forwarder.streams_alerts:
+                return refused(413, "a POST of alerts for several Alertmanagers is longer than what may be held")
             return await self._stream(request, body, "no_memory" if 0 < len(body) <= limit else "too_long")
         whole_at, deadline = asyncio.get_running_loop().time(), self._forwarder.deadline()
         prepared = await self._prepare(request, body, held)
         async with self._passing(prepared, request) as answered:
-            begun = asyncio.get_running_loop().time()
-            self._on_added(begun - whole_at)
-            answer = await self._forwarder.post_alerts(request, prepared.body, deadline)
-            answered(answer.status, asyncio.get_running_loop().time() - begun)
-            if 400 <= answer.status < 500 and prepared.without_annotations is not None:
-                # Should our text be what it refuses, the alert is worth more. The labels stay: they are its identity.
-                with contextlib.suppress(UpstreamError):  # no second answer: the first one stands
-                    answer = await self._forwarder.post_alerts(request, prepared.without_annotations(), deadline)
+            self._on_added(asyncio.get_running_loop().time() - whole_at)
+            answer = await self._forwarder.post_alerts(
+                request, prepared.body, deadline, prepared.without_annotations, answered
+            )
             if 200 <= answer.status < 300:
                 prepared.taken()
         response = relayed(answer)

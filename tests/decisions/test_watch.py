@@ -222,3 +222,58 @@ async def test_trouble_ends_no_watching(watch_of, alertmanager, monkeypatch, tro
         assert watch.several
         monkeypatch.setattr(alertmanager, "cluster", good)
         await until(lambda: not watch.several)
+
+
+@pytest.mark.parametrize(
+    ("peers", "sends_to", "several", "expected"),
+    [
+        pytest.param(2, 2, False, 1, id="all are this proxy's own"),
+        pytest.param(2, 3, False, 1, id="one of them has left"),
+        pytest.param(3, 2, True, 2, id="one of them has a proxy of its own"),
+        pytest.param(2, 1, True, 2, id="one for each"),
+    ],
+)
+async def test_alertmanagers_that_this_proxy_sends_to_need_no_other(
+    watch_of, alertmanager, time, peers, sends_to, several, expected
+):
+    alertmanager.peers = peers
+    watch = watch_of(sends_to=lambda: sends_to)
+    await watch.look()
+    time.passes(seconds=SETTLED)
+    assert await seen(watch) == (several, expected)
+    assert watch.suggested == expected
+    if several:
+        beside = f" and this proxy sends to {sends_to} of them" if sends_to > 1 else ""
+        assert watch.why_several == f"Alertmanager has {peers} peers{beside}, so there are several proxies"
+
+
+async def test_one_of_several_that_is_killed_and_comes_back_is_no_other(watch_of, alertmanager, time):
+    """It has a new name in its cluster, and for a while the old one stands beside it."""
+    alertmanager.peers = 2
+    watch = watch_of(sends_to=lambda: 2)
+    assert await seen(watch) == (False, 1)
+    for passing in (0, SETTLED - 1):
+        alertmanager.peers = 3
+        time.passes(seconds=passing)
+        assert await seen(watch) == (False, 1)
+    alertmanager.peers = 2
+    assert await seen(watch) == (False, 1)
+    alertmanager.peers = 3
+    time.passes(seconds=SETTLED)
+    assert await seen(watch) == (False, 1), "not for as long as before"
+    time.passes(seconds=SETTLED)
+    assert await seen(watch) == (True, 2), "it stays"
+
+
+async def test_at_the_start_more_than_this_proxy_sends_to_are_not_taken_for_its_own(watch_of, alertmanager):
+    alertmanager.peers = 3
+    assert await seen(watch_of(sends_to=lambda: 2)) == (True, 1)
+
+
+async def test_alertmanagers_that_are_found_later_are_counted_then(watch_of, alertmanager):
+    """The addresses of some that begin come into DNS one by one."""
+    alertmanager.peers, sends_to = 2, [1]
+    watch = watch_of(sends_to=lambda: sends_to[0])
+    assert await seen(watch) == (True, 2)
+    sends_to[0] = 2
+    assert await seen(watch) == (False, 1)

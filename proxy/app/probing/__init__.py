@@ -38,6 +38,7 @@ from proxy.app.probing.upstream import Resolve, Upstream, resolved
 from proxy.config import Settings
 from proxy.decisions.decision import Names
 from proxy.errors import UpstreamError
+from proxy.gateway.discovery import WATCHED
 
 __all__ = ["Finding", "Level", "probe"]
 
@@ -62,21 +63,36 @@ async def probe(settings: Settings, *, admin: str | None = None, resolve: Resolv
             finished(PROXY, running_proxy(settings, admin, in_force), DEADLINE), name="probe proxy"
         )
         beside.insert(0, known)
-        urls = _urls(settings)
+        urls, unknown = await _urls(settings, resolve)
         found = await asyncio.gather(
-            *(_alertmanager(URL(url), settings, len(urls), in_force, known, resolve) for url in urls)
+            *(_alertmanager(url, settings, len(urls), in_force, known, resolve) for url in urls)
         )
         others = await asyncio.gather(*beside)
     finally:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-    return [finding for part in (*found, *others) for finding in part]
+    return [finding for part in (unknown, *found, *others) for finding in part]
 
 
-def _urls(settings: Settings) -> Sequence[str]:
-    """Return the addresses of the Alertmanagers that the proxy sends to."""
-    return (settings.alertmanager.url,)
+async def _urls(settings: Settings, resolve: Resolve) -> tuple[Sequence[URL], Sequence[Finding]]:
+    """Return where the Alertmanagers are that the proxy sends to, and what is wrong with names in DNS."""
+    urls: list[URL] = []
+    findings: list[Finding] = []
+    for text in settings.alertmanager.url:
+        url = URL(text.removeprefix(WATCHED))
+        if not text.startswith(WATCHED):
+            urls.append(url)
+            continue
+        try:
+            async with asyncio.timeout(DEADLINE):
+                hosts = sorted(await resolve(url.host or "", url.port or 0))
+        except OSError as exc:  # a timeout is one, too
+            why = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
+            findings.append(Finding(ALERTMANAGER, Level.ERROR, f"{text}: the name cannot be looked up: {why}"))
+            continue
+        urls += [url.with_host(host) for host in hosts]
+    return list(dict.fromkeys(urls)), findings
 
 
 @dataclass(frozen=True, slots=True)

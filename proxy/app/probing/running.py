@@ -38,11 +38,11 @@ async def running_proxy(settings: Settings, admin: str | None, in_force: InForce
         yield Finding(CHECK, Level.OK, f"a proxy runs at {admin}: version {version}, mode {said.get('mode')}")
         if version != __version__:
             yield Finding(CHECK, Level.WARNING, f"it is of version {version}, and this command of {__version__}")
-        if url != settings.alertmanager.url:
+        if url != (ours := ", ".join(settings.alertmanager.url)):
             yield Finding(
                 CHECK,
                 Level.WARNING,
-                f"it forwards to {url}, and these settings say {settings.alertmanager.url}; restart it with them, or "
+                f"it forwards to {url}, and these settings say {ours}; restart it with them, or "
                 "check the file that it was started with",
             )
         return
