@@ -34,6 +34,12 @@ class Metrics:
             "1 when the last attempt to read the configuration anew succeeded.",
             registry=registry,
         )
+        self.credentials_read = Gauge(
+            "aiproxy_credentials_last_reload_successful",
+            "1 when the certificates and credentials for Alertmanager could be used when they were read last.",
+            registry=registry,
+        )
+        self.credentials_read.set(1)
         self.reloaded_at = Gauge(
             "aiproxy_config_last_reload_success_timestamp_seconds",
             "When the configuration was last read successfully, in seconds since 1970.",

@@ -12,7 +12,6 @@ from aiohttp import ClientSession
 from fakes import FakeModel, body, exchange, post, posted, settings, status_of
 
 from proxy import app
-from proxy.app import sockets
 from proxy.config import Address
 from proxy.decisions import keeper, living
 from proxy.decisions.stores.sqlite import SqliteStore
@@ -143,7 +142,7 @@ async def test_no_task_outlives_the_proxy(alertmanager):
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("", False), ("0.0.0.0", False), ("10.0.0.1", False)],
 )
 def test_only_loopback_is_loopback(host, loopback):
-    assert sockets.is_loopback(Address(host, 1)) is loopback
+    assert Address(host, 1).is_loopback is loopback
 
 
 def test_the_serving_process_never_imports_litellm():

@@ -182,7 +182,7 @@ async def test_by_identity_alerts_of_one_name_are_drawn_one_by_one(alertmanager,
         ),
     ],
 )
-async def test_the_proxys_own_questions_carry_its_credentials_and_nothing_that_is_forwarded_does(
+async def test_questions_of_the_proxys_own_and_what_it_forwards_carry_its_credentials(
     alertmanager, proxy_with, monkeypatch, environ, flags, header
 ):
     asked = []
@@ -197,7 +197,7 @@ async def test_the_proxys_own_questions_carry_its_credentials_and_nothing_that_i
     proxy = await proxy_with(with_secrets(alertmanager, environ, **flags))
     await proxy.reaches("aiproxy_recovery_last_success", 1)
     await proxy.post(posted())
-    assert set(asked) == {("GET", header), ("POST", None)}
+    assert set(asked) == {("GET", header), ("POST", header)}
 
 
 @pytest.mark.usefixtures("a_template")

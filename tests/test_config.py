@@ -71,6 +71,7 @@ def test_every_setting_can_be_given_in_the_file():
         "web": {
             "listen_address": "[::1]:0",
             "admin_listen_address": "0.0.0.0:19094",
+            "allow_anonymous": True,
             "admin_token": "<secret>",
             "header_timeout": "10s",
             "body_timeout": "2m",
@@ -84,6 +85,13 @@ def test_every_setting_can_be_given_in_the_file():
             "min_success": 2,
             "timeout": "9s500ms",
             "replicas": 3,
+            "tls_config": {
+                "ca_file": "tls/ca.pem",
+                "cert_file": "tls/proxy.pem",
+                "key_file": "tls/proxy.key",
+                "server_name": "alertmanager.example",
+                "insecure_skip_verify": True,
+            },
             "basic_auth": {"username": "ada", "password": "<secret>"},
             "authorization": {"credentials": ""},
         },
@@ -390,8 +398,8 @@ def test_several_proxies_without_a_shared_store_are_a_warning(replicas, url, war
     ids=["a user", "a password", "both"],
 )
 def test_a_token_beside_a_user_is_one_too_many(given):
-    load(**given)
-    assert problems(ALERTMANAGER_AUTHORIZATION_CREDENTIALS=KEY, **given) == [
+    load(WEB_ALLOW_ANONYMOUS="true", **given)
+    assert problems(WEB_ALLOW_ANONYMOUS="true", ALERTMANAGER_AUTHORIZATION_CREDENTIALS=KEY, **given) == [
         f"ALERTMANAGER_AUTHORIZATION_CREDENTIALS: {BOTH}, leave one out"
     ]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import ssl
-import subprocess
-from pathlib import Path
 
 import pytest
+from certificates import Authority
 from fakes import answer
 from probing import Findings, an_alertmanager, probed, raw, status, told
 from redis_servers import free_port
@@ -105,23 +103,18 @@ async def test_silence_ends_with_the_deadline(monkeypatch):
     assert ASKED_FOR < 5
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    home: Path = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=alertmanager.example", "-keyout", home / "key", "-out", home / "crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(home / "crt", home / "key")
-    return context
-
-
-async def test_a_certificate_that_is_not_trusted(certificate):
-    async with raw(an_alertmanager(), tls=certificate) as am:
+async def test_a_certificate_that_is_not_trusted(tmp_path):
+    async with raw(an_alertmanager(), tls=Authority(tmp_path).server("127.0.0.1")) as am:
         found = await probed(am.url)
-    assert "its certificate is not accepted: self-signed certificate" in found.of("alertmanager")[0]
+    assert "its certificate is not accepted (" in found.of("alertmanager")[0]
+    assert "alertmanager.tls_config.ca_file" in found.of("alertmanager")[0]
+
+
+async def test_an_alertmanager_behind_tls_is_probed_as_it_is_asked(tmp_path):
+    ca = Authority(tmp_path)
+    async with raw(an_alertmanager(), tls=ca.server("127.0.0.1")) as am:
+        found = await probed(am.url, alertmanager__tls_config__ca_file=ca.file)
+    assert found.of("alertmanager")[0].startswith("ok: ")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import aiohttp
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -32,7 +31,7 @@ from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.rules import CurrentRules, chosen_rules
 from proxy.app.service import chosen_service
-from proxy.app.sockets import HEADER_LIMIT, is_loopback, listen
+from proxy.app.sockets import HEADER_LIMIT, listen
 from proxy.app.status import Status
 from proxy.app.storage import open_store, open_verdicts
 from proxy.app.upstream import Upstream, open_upstream
@@ -170,7 +169,7 @@ async def build(
         )
         stack.push_async_callback(service.close)
 
-        upstream = await open_upstream(settings, stack, metrics, authorization(settings))
+        upstream = await open_upstream(settings, stack, metrics)
         watch = Watch(
             upstream.own,
             names,
@@ -318,7 +317,7 @@ async def build(
             ready=serving.is_set,
             status=status,
             token=lambda: reload.settings.web.admin_token.reveal(),
-            loopback=is_loopback(settings.web.admin_listen_address),
+            loopback=settings.web.admin_listen_address.is_loopback,
         )
         admin_runner = BoundedAppRunner(
             admin,
@@ -411,14 +410,6 @@ def _agreement(begun: Settings, read: Settings, rules: CurrentRules, prompt: str
         {key: then["llm"][key] for key in _DECIDING},
     ]
     return hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def authorization(settings: Settings) -> str | None:
-    """Return the credentials of the proxy's own questions, as the header's value."""
-    auth = settings.alertmanager.basic_auth
-    if token := settings.alertmanager.authorization.credentials.reveal():
-        return f"Bearer {token}"
-    return aiohttp.encode_basic_auth(auth.username or "", auth.password.reveal()) if auth.username else None
 
 
 async def _reload_at(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]]) -> None:

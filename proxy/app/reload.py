@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Final
 
 import structlog
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = ("enrichment.mode", "enrichment.canary.", "enrichment.skip", "rules.", "web.admin_token", "log.level")
 """What takes effect without a restart: settings that new alerts are asked about, and no connection or cache holds."""
+FOLLOWED: Final = ("alertmanager.basic_auth.password", "alertmanager.authorization.credentials")
+"""What is read again as soon as its file changes."""
 
 
 class Reload:
@@ -93,7 +96,11 @@ class Reload:
                 configured=settings.enrichment.mode.value,
                 by=choice.by,
             )
-        self.at_next_start = tuple(k for k in differing(self._running, settings) if not k.startswith(AT_ONCE))
+        self.at_next_start = tuple(
+            key
+            for key in differing(self._running, settings)
+            if not key.startswith(AT_ONCE) and not _follows_its_file(key, self._running, settings)
+        )
         if self.at_next_start:
             log.warning("some settings take effect at the next start only", settings="; ".join(self.at_next_start))
 
@@ -101,6 +108,14 @@ class Reload:
         self.read_at, self.problems = datetime.now(UTC), ()
         self._metrics.reload_worked.set(1)
         self._metrics.reloaded_at.set(self.read_at.timestamp())
+
+
+def _follows_its_file(key: str, running: Settings, settings: Settings) -> bool:
+    """Return whether a setting is a credential for Alertmanager whose file has changed, which needs no reload."""
+    if key not in FOLLOWED:
+        return False
+    was, now = (attrgetter(key)(each).file for each in (running, settings))
+    return was is not None and was == now
 
 
 def canary_of(settings: Settings) -> Canary:

@@ -10,6 +10,7 @@ from typing import Any
 
 from yarl import URL
 
+from proxy.app.access import chosen_access
 from proxy.app.sockets import session
 from proxy.config import Settings
 from proxy.decisions.watch import Alertmanager
@@ -44,11 +45,11 @@ async def open_upstream(
     settings: Settings,
     stack: AsyncExitStack,
     metrics: Metrics,
-    authorization: str | None,
     *,
     resolve: Resolve = addresses,
 ) -> Upstream:
-    """Return the way to what `alertmanager.url` names. `authorization` goes with the proxy's own questions."""
+    """Return the way to what `alertmanager.url` names. Raises ConfigError."""
+    access = chosen_access(settings, lambda worked: metrics.credentials_read.set(worked))
     timeout = settings.alertmanager.timeout.total_seconds()
     keep_alive = await stack.enter_async_context(session())
     fresh = await stack.enter_async_context(session(keep_alive=False))
@@ -56,10 +57,10 @@ async def open_upstream(
 
     def forwarder(url: URL) -> Forwarder:
         name = notifications.begin(url)
-        return Forwarder(keep_alive, fresh, url, timeout, metrics.retried, partial(notifications.sent, name))
+        return Forwarder(keep_alive, fresh, url, timeout, metrics.retried, partial(notifications.sent, name), access)
 
     def client(url: URL) -> AlertmanagerClient:
-        return AlertmanagerClient(keep_alive, url, timeout, authorization=authorization)
+        return AlertmanagerClient(keep_alive, url, timeout, access=access)
 
     urls = settings.alertmanager.url
     if len(urls) == 1 and not urls[0].startswith("dns+"):

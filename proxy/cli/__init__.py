@@ -166,7 +166,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    from proxy.app.model import doubts  # late: commands that ask a running proxy need none of it
+    from proxy.app.access import chosen_access  # late: commands that ask a running proxy need none of it
+    from proxy.app.model import doubts
 
     if arguments.file is None and not arguments.probe:
         if arguments.rules is None:
@@ -175,6 +176,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
     loaded = _load(arguments.file)
     for warning in (*loaded.warnings, *doubts(loaded.settings, os.environ)):
         print(f"warning: {warning}", file=sys.stderr)
+    chosen_access(loaded.settings)
     tables = [path for path in (loaded.settings.rules.file, arguments.rules) if path is not None]
     # Each of them is checked, also behind one that is wrong.
     if sum(classifying.check_file(path, quiet=arguments.output == "json") for path in tables):

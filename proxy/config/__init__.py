@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.config.alertmanager import Alertmanager
+from proxy.config.alertmanager import Alertmanager, TlsConfig
 from proxy.config.catalog import Flag, differing, flags, masked, reference, variables
 from proxy.config.kinds import Address, Secret, closest
 from proxy.config.settings import (
@@ -14,7 +14,7 @@ from proxy.config.settings import (
     Settings,
     Store,
 )
-from proxy.config.sources import Loaded, load
+from proxy.config.sources import Loaded, load, read_secret
 from proxy.config.web import Web
 from proxy.durations import format_duration
 
@@ -31,6 +31,7 @@ __all__ = [
     "Secret",
     "Settings",
     "Store",
+    "TlsConfig",
     "Web",
     "closest",
     "differing",
@@ -38,6 +39,7 @@ __all__ = [
     "format_duration",
     "load",
     "masked",
+    "read_secret",
     "reference",
     "variables",
 ]

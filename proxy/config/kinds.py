@@ -46,10 +46,12 @@ class Section:
 class Secret:
     """A value that is never printed. Empty means not given, and is falsy."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "file")
 
-    def __init__(self, value: str = "") -> None:
+    def __init__(self, value: str = "", file: Path | None = None) -> None:
         self._value = value
+        self.file = file
+        """Where it was read from, if it was."""
 
     def reveal(self) -> str:
         return self._value
@@ -78,6 +80,14 @@ class Address:
     """Empty for all interfaces; an IPv6 address stands without its brackets."""
     port: int
     """0 for any free one."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody beyond this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -353,6 +353,12 @@ class Settings(Section):
                 ("alertmanager.authorization.credentials", "alertmanager.basic_auth.username"),
                 "alertmanager.authorization and alertmanager.basic_auth are both set, leave one out",
             )
+        if self.alertmanager.has_credentials and not (self.web.listen_address.is_loopback or self.web.allow_anonymous):
+            yield Remark(
+                ("web.listen_address", "alertmanager.basic_auth.username", "alertmanager.authorization.credentials"),
+                f"whoever reaches web.listen_address ({self.web.listen_address}) could use the proxy's credentials for "
+                "Alertmanager; want 127.0.0.1, or web.allow_anonymous where the network keeps others out",
+            )
         if self.enrichment.severity_label == self.enrichment.category_label:
             yield Remark(
                 ("enrichment.severity_label", "enrichment.category_label"),
@@ -388,6 +394,11 @@ class Settings(Section):
                 ("web.idle_timeout",),
                 f"web.idle_timeout ({format_duration(self.web.idle_timeout)}) should be more than 5m: a POST that "
                 "meets the closing of its connection is lost, and Prometheus pauses for minutes between two",
+            )
+        if self.alertmanager.tls_config.insecure_skip_verify:
+            yield Remark(
+                ("alertmanager.tls_config.insecure_skip_verify",),
+                "alertmanager.tls_config.insecure_skip_verify: whoever is in between can read alerts, and drop them",
             )
         auth = self.alertmanager.basic_auth
         if bool(auth.password) is not bool(auth.username):

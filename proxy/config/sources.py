@@ -205,10 +205,15 @@ def _read_secrets(
             report.warnings.append(f"{source.where}: {trouble}; {secret.key} stays empty")
 
 
+def read_secret(path: Path) -> Secret:
+    """Return the secret in a file. Raises OSError, and ValueError where there is no text."""
+    return Secret(SecretKind().parse(path.read_text(encoding="utf-8")).reveal(), path)
+
+
 def _secret_in(path: Path) -> tuple[Secret, str]:
     """Return the secret, and what went wrong; that leaves out the path, which may be the secret in the wrong place."""
     try:
-        secret = SecretKind().parse(path.read_text(encoding="utf-8"))
+        secret = read_secret(path)
     except OSError as exc:
         return Secret(), f"cannot read the file: {exc.strerror}"
     except ValueError:  # not UTF-8; or a path with a zero byte

@@ -20,6 +20,11 @@ class Web(Section):
         default=Address("127.0.0.1", 19094),
         description="Where the proxy's own API and metrics are. Port 0 takes a free one.",
     )
+    allow_anonymous: bool = setting(
+        default=False,
+        description="Whether anybody who can reach the data listener may use the credentials that the proxy has for "
+        "Alertmanager. Without it such a listener has to be on loopback.",
+    )
     admin_token: Secret = setting(
         default=Secret(),
         description="Bearer token that the admin listener asks for, beyond health and metrics. Without one, only a "

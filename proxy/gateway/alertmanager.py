@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import aiohttp
 import structlog
+from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.alert import Alert
 from proxy.decisions.watch import Cluster, HeldAlert
 from proxy.errors import UpstreamError, UpstreamRefused
+from proxy.gateway.access import OPEN, Access
 from proxy.gateway.forwarder import cause
 
 log = structlog.get_logger(__name__)
@@ -30,14 +32,11 @@ _HELP: Final = {
 class AlertmanagerClient:
     """The few questions that the proxy asks for itself."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: URL, timeout: float, *, authorization: str | None = None
-    ) -> None:
-        """`authorization` is the value of that header, the credentials of these questions."""
+    def __init__(self, session: aiohttp.ClientSession, url: URL, timeout: float, *, access: Access = OPEN) -> None:
         self._session = session
         self._url = url
         self._timeout = timeout
-        self._headers = {"Authorization": authorization} if authorization else None
+        self._access = access
 
     async def alerts(self) -> Sequence[HeldAlert]:
         """Return all alerts that Alertmanager holds. Raises UpstreamError with a text for the operator."""
@@ -49,10 +48,15 @@ class AlertmanagerClient:
         return _cluster(await self._get("api/v2/status"), datetime.now(UTC))
 
     async def _get(self, path: str) -> bytes:
-        url = self._url / path
+        url, headers = self._url / path, CIMultiDict[str]()
+        self._access.authorize(headers)
         try:
             async with self._session.get(
-                url, headers=self._headers, timeout=aiohttp.ClientTimeout(total=self._timeout)
+                url,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                ssl=self._access.context,
+                server_hostname=self._access.server_name,
             ) as answer:
                 if answer.status != 200:
                     why = _HELP.get(answer.status, "it should answer 200")

@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.errors import RequestError, UpstreamError, UpstreamTimeout
+from proxy.gateway.access import OPEN, Access
 from proxy.gateway.bodies import pieces
 from proxy.gateway.headers import end_to_end
 from proxy.gateway.heads import CHUNK, Outgoing, Relayed, relayable
@@ -63,6 +64,7 @@ class Forwarder:
         timeout: float,
         on_retry: Callable[[str], None],
         on_sent: Callable[[bool, float], None] = lambda worked, seconds: None,
+        access: Access = OPEN,
     ) -> None:
         """`session` keeps its connections alive; `fresh` opens one for each request, for what failed on another.
         `on_sent` hears of each POST of alerts whether it was taken, and how many seconds that took."""
@@ -73,6 +75,7 @@ class Forwarder:
         self._timeout = timeout
         self._on_retry = on_retry
         self._on_sent = on_sent
+        self._access = access
         self._answered = False
         self._failing_since: float | None = None
 
@@ -139,6 +142,7 @@ class Forwarder:
         response: Relayed | None = None
         headers, path = to_send(request), target(request)
         framed = to_send(request, chunked=True) if "Transfer-Encoding" in request.headers else headers
+        self._access.authorize(framed)
         body = _Body(request, prefix) if request.body_exists else b""
         try:
             async with self._session.request(
@@ -148,6 +152,8 @@ class Forwarder:
                 data=Outgoing(request.method, path, self._host, framed, body),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=IDLE_ANSWER),
                 allow_redirects=False,
+                ssl=self._access.context,
+                server_hostname=self._access.server_name,
             ) as answer:
                 self._answered, self._failing_since = True, None
                 response = Relayed(status=answer.status, reason=answer.reason, headers=relayable(answer))
@@ -178,6 +184,8 @@ class Forwarder:
             except aiohttp.ClientError as exc:
                 session = self._fresh
                 dropped = not isinstance(exc, aiohttp.ClientConnectorError)
+                if isinstance(exc, aiohttp.ClientSSLError):  # no restart mends a certificate
+                    raise UpstreamError(f"Alertmanager at {self._origin}: {cause(exc)}") from exc
                 if dropped and not forgiven:
                     # A kept-alive connection may die between two POSTs. The POST is idempotent: once more, at once.
                     forgiven = True
@@ -203,13 +211,16 @@ class Forwarder:
         self, session: aiohttp.ClientSession, path: str, headers: CIMultiDict[str], body: bytes
     ) -> Answer:
         # A POST without a body needs no length, and may have come without.
-        sized = _sized(headers, len(body)) if body or "Content-Length" in headers else headers
+        sized = _sized(headers, len(body)) if body or "Content-Length" in headers else headers.copy()
+        self._access.authorize(sized)
         async with session.post(
             URL(self._origin + path, encoded=True),
             headers=sized,
             data=Outgoing("POST", path, self._host, sized, body),
             timeout=aiohttp.ClientTimeout(total=None),
             allow_redirects=False,
+            ssl=self._access.context,
+            server_hostname=self._access.server_name,
         ) as answer:
             text = await answer.content.read(ANSWER_LIMIT)
             while not answer.content.at_eof():
@@ -273,6 +284,15 @@ def _sized(headers: CIMultiDict[str], length: int) -> CIMultiDict[str]:
 
 def cause(exc: Exception) -> str:
     """Return what happened, for an operator; aiohttp's own text speaks of TLS where there is none."""
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        why = getattr(exc.certificate_error, "verify_message", "") or type(exc.certificate_error).__name__
+        return (
+            f"its certificate is not accepted ({why}): see alertmanager.tls_config.ca_file, and server_name where the "
+            "certificate has another name than alertmanager.url"
+        )
+    if isinstance(exc, aiohttp.ClientSSLError):
+        why = str(getattr(exc.os_error, "reason", "") or type(exc.os_error).__name__).replace("_", " ").lower()
+        return f"TLS fails ({why}): is it https:// that is spoken there, and does it want a cert_file of ours?"
     if isinstance(exc, aiohttp.ClientConnectorError):
         return f"cannot connect: {exc.os_error.strerror or exc.os_error}"
     return str(exc) or type(exc).__name__

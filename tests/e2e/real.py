@@ -243,7 +243,9 @@ async def alertmanager(
     port: int = 0,
     prefix: str = "",
     cluster: Sequence[str] = ALONE,
+    ready: str = "",
 ) -> AsyncIterator[Program]:
+    """Run an Alertmanager; `ready` is where it answers 200 once it runs, if not at its own address."""
     port = port or free_port()
     home = Path(tempfile.mkdtemp(prefix="alertmanager-", dir=directory))
     file = home / "alertmanager.yml"
@@ -259,7 +261,7 @@ async def alertmanager(
         *flags,
     ]
     # One of a cluster that cannot say in time what it has told is outdone by its peer.
-    async with running(Program(url, home / "log", command, f"{url}{prefix}/-/ready", first=True)) as program:
+    async with running(Program(url, home / "log", command, ready or f"{url}{prefix}/-/ready", first=True)) as program:
         yield program
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from yarl import URL
 
-from proxy.app.composition import authorization
+from proxy.app.access import chosen_access
 from proxy.app.probing.added_labels import AddedLabels
 from proxy.app.probing.balancing import CHECK as BALANCER
 from proxy.app.probing.balancing import balanced
@@ -38,6 +38,7 @@ from proxy.app.probing.upstream import Resolve, Upstream, resolved
 from proxy.config import Settings
 from proxy.decisions.decision import Names
 from proxy.errors import UpstreamError
+from proxy.gateway.access import Access
 from proxy.gateway.discovery import WATCHED
 
 __all__ = ["Finding", "Level", "probe"]
@@ -63,9 +64,10 @@ async def probe(settings: Settings, *, admin: str | None = None, resolve: Resolv
             finished(PROXY, running_proxy(settings, admin, in_force), DEADLINE), name="probe proxy"
         )
         beside.insert(0, known)
+        access = chosen_access(settings)
         urls, unknown = await _urls(settings, resolve)
         found = await asyncio.gather(
-            *(_alertmanager(url, settings, len(urls), in_force, known, resolve) for url in urls)
+            *(_alertmanager(url, access, settings, len(urls), in_force, known, resolve) for url in urls)
         )
         others = await asyncio.gather(*beside)
     finally:
@@ -153,6 +155,7 @@ def _all(findings: Iterable[Finding]) -> list[Finding]:
 
 async def _alertmanager(
     url: URL,
+    access: Access,
     settings: Settings,
     urls: int,
     in_force: InForce,
@@ -160,7 +163,7 @@ async def _alertmanager(
     resolve: Resolve,
 ) -> list[Finding]:
     """Return what is found at one Alertmanager; `known` ends when it is known what is `in_force`."""
-    upstream = Upstream(url, authorization(settings), resolve)
+    upstream = Upstream(url, access, resolve)
 
     def told(findings: Iterable[Finding]) -> list[Finding]:
         return [replace(one, message=f"{url}: {one.message}") if urls > 1 else one for one in findings]

@@ -25,7 +25,7 @@ _EXAMPLES: Final = 2
 async def doubled(upstream: Upstream, names: Names) -> AsyncIterator[Finding]:
     """Look for alerts that Alertmanager holds in more than one variant."""
     async with upstream.session() as session:
-        client = AlertmanagerClient(session, upstream.url, ASKED_FOR, authorization=upstream.authorization)
+        client = AlertmanagerClient(session, upstream.url, ASKED_FOR, access=upstream.access)
         try:
             held = await client.alerts()
         except UpstreamError as exc:

@@ -43,7 +43,7 @@ async def reached(upstream: Upstream) -> AsyncIterator[Finding]:
             async for finding in _redirected(upstream, answer):
                 yield finding
         case 401 | 403:
-            yield Finding(CHECK, Level.ERROR, _refused(asked, answer.status, upstream.authorization is not None))
+            yield Finding(CHECK, Level.ERROR, _refused(asked, answer.status, upstream.access.has_credentials))
         case 404:
             found = await _elsewhere(upstream)
             missing = (

@@ -16,10 +16,12 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.app.sockets import HEADER_LIMIT
 from proxy.errors import UpstreamError, UpstreamRefused
+from proxy.gateway.access import Access
 from proxy.gateway.forwarder import cause
 from proxy.storage.thread import DaemonThread
 
@@ -66,14 +68,13 @@ class Status:
 class Upstream:
     """The Alertmanager at one address. `async with` closes it."""
 
-    def __init__(self, url: URL, authorization: str | None, resolve: Resolve) -> None:
-        """`authorization` is the value of that header."""
+    def __init__(self, url: URL, access: Access, resolve: Resolve) -> None:
         self.url = url
         """Where it is; a check that finds it elsewhere on the same host says so, and the next ones go there."""
         self.resolve = resolve
         self.status: Status | None = None
         """None: it was not reached, or something else answers in its place."""
-        self.authorization = authorization
+        self.access = access
         self.ahead = timedelta()
         """How far its clock is ahead of ours."""
         self.hops: tuple[str, ...] = ()
@@ -99,12 +100,18 @@ class Upstream:
     async def get(self, path: str, *, url: URL | None = None, address: str | None = None) -> Answer:
         """GET `path`, at `url` instead of where it is, if that is given. Raises UpstreamError, with what to do."""
         at = (url or self.url) / path if path else url or self.url
-        headers = {"Authorization": self.authorization} if self.authorization else None
+        headers = CIMultiDict[str]()
+        self.access.authorize(headers)
         try:
             async with (
                 self.session(address) as session,
                 session.get(
-                    at, headers=headers, timeout=aiohttp.ClientTimeout(total=ASKED_FOR), allow_redirects=False
+                    at,
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=ASKED_FOR),
+                    allow_redirects=False,
+                    ssl=self.access.context,
+                    server_hostname=self.access.server_name,
                 ) as answer,
             ):
                 body = await answer.content.read(_STATUS_LIMIT)
@@ -165,11 +172,7 @@ def _explained(exc: aiohttp.ClientError, at: URL) -> str:
                 "and the DNS of this machine"
             )
         case aiohttp.ClientConnectorCertificateError():
-            why = getattr(exc.certificate_error, "verify_message", "") or type(exc.certificate_error).__name__
-            return (
-                f"its certificate is not accepted: {why}; its CA has to be one that this machine trusts, and "
-                "alertmanager.url has to have the name that is in it"
-            )
+            return cause(exc)
         case aiohttp.ClientSSLError():
             return _tls(exc)
         case aiohttp.ClientConnectorError():

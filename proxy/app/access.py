@@ -1,0 +1,86 @@
+"""What opens Alertmanager's door, as the settings say."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+
+from proxy.config import Secret, Settings, TlsConfig, read_secret
+from proxy.errors import ConfigError
+from proxy.gateway.access import Access, Watched
+
+
+def chosen_access(settings: Settings, on_read: Callable[[bool], None] = lambda _: None) -> Access:
+    """Return it; raises ConfigError when a file of it cannot be used. `on_read` hears when one was read again, and
+    whether it could be used."""
+    given = settings.alertmanager
+    context = None
+    if given.tls_config != TlsConfig():
+        named = (given.tls_config.ca_file, given.tls_config.cert_file, given.tls_config.key_file)
+        files = [file for file in named if file is not None]
+        try:
+            watched = Watched(files, lambda: _context(given.tls_config), on_read=on_read)
+        except (OSError, ValueError) as exc:
+            raise ConfigError([f"alertmanager.tls_config: {exc}"]) from exc
+        context = lambda: watched.current  # noqa: E731 # reads as the property that it is
+    return Access(
+        context=context,
+        server_name=given.tls_config.server_name,
+        authorization=_authorization(settings, on_read),
+    )
+
+
+def _context(given: TlsConfig) -> ssl.SSLContext:
+    """Raises ValueError that names the setting."""
+    try:
+        context = ssl.create_default_context(cafile=given.ca_file)
+    except OSError as exc:
+        raise ValueError(f"ca_file {given.ca_file}: {_why(exc)}") from None
+    if given.cert_file and given.key_file:
+        try:
+            context.load_cert_chain(given.cert_file, given.key_file, password=_no_password)
+        except (OSError, ValueError) as exc:
+            raise ValueError(f"cert_file {given.cert_file} and key_file {given.key_file}: {_why(exc)}") from None
+    if given.insecure_skip_verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _no_password() -> bytes:
+    raise ValueError("the key is encrypted, want one that is not")  # else OpenSSL asks at the terminal
+
+
+def _why(exc: OSError | ValueError) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return f"it holds no such PEM ({exc.reason or exc.strerror})".lower()
+    return str(getattr(exc, "strerror", "") or exc)
+
+
+def _authorization(settings: Settings, on_read: Callable[[bool], None]) -> Callable[[], str | None]:
+    """Return what gives the header's value."""
+    given = settings.alertmanager
+    if given.authorization.credentials:
+        token = _secret(given.authorization.credentials, on_read)
+        return lambda: f"Bearer {token()}"
+    if given.basic_auth.username:
+        user, password = given.basic_auth.username, _secret(given.basic_auth.password, on_read)
+        return lambda: aiohttp.encode_basic_auth(user, password())
+    return lambda: None
+
+
+def _secret(secret: Secret, on_read: Callable[[bool], None]) -> Callable[[], str]:
+    """Return what gives a secret, which follows the file that it came from."""
+    file: Path | None = secret.file
+    if file is None:
+        return secret.reveal
+
+    def read() -> str:
+        if not (found := read_secret(file)):
+            raise ValueError("the file is empty")
+        return found.reveal()
+
+    watched = Watched([file], read, on_read=on_read)
+    return lambda: watched.current
