@@ -6,6 +6,7 @@ import asyncio
 import signal
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from workers import a_model
@@ -17,6 +18,7 @@ with warnings.catch_warnings():
 from proxy.classification.usage import NO_USAGE, Usage
 from proxy.classification.worker import child, keys, protocol
 from proxy.classification.worker.asking import CompletionFailed, Tally
+from proxy.classification.worker.making import Making
 from proxy.classification.worker.protocol import Ask, Cancel, Configure, Failed, Message, Model, Ready, Streaming
 from proxy.errors import ClassifierUnavailable
 
@@ -38,7 +40,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[list[Messa
     async def serve(model: Slow, *batches: list[Message]) -> list[Message]:
         """Let each batch be read at once, and return what was said until the last was heard."""
         reader, sent = asyncio.StreamReader(), []
-        serving = asyncio.create_task(child._serve_calls([model], reader, sent.append))
+        making = Making(Configure([], 0, 100, stream=False), AsyncExitStack(), on_stuck=lambda: None)
+        serving = asyncio.create_task(child._serve_calls([model], making, reader, sent.append))
         for batch in batches:
             reader.feed_data(b"".join(map(protocol.encode, batch)))
             for _ in range(20):

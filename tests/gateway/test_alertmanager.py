@@ -11,6 +11,7 @@ from yarl import URL
 from proxy.decisions.watch import Cluster
 from proxy.errors import UpstreamError, UpstreamRefused
 from proxy.gateway import alertmanager as client
+from proxy.gateway.access import Access
 from proxy.gateway.alertmanager import AlertmanagerClient
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -113,7 +114,7 @@ async def test_its_credentials_go_with_each_of_its_questions(aiohttp_server, aut
     app.router.add_get("/{path:.*}", keep)
     server = await aiohttp_server(app)
     async with ClientSession() as session:
-        asked = AlertmanagerClient(session, server.make_url(""), 5, authorization=authorization)
+        asked = AlertmanagerClient(session, server.make_url(""), 5, access=Access(authorization=lambda: authorization))
         await asked.alerts()
         await asked.cluster()
     assert seen == [("/api/v2/alerts", authorization), ("/api/v2/status", authorization)]
