@@ -36,7 +36,7 @@ NAMES = set(names())
 
 def test_the_page_and_the_scenarios_are_read():
     assert len(ROWS) > 30
-    assert {"kill -9", "kill -9, 30 times", "a silence silences", "failover", "test_a_naive_proxy"} <= NAMES
+    assert {"kill -9", "kill -9, 50 times", "a silence silences", "failover", "test_a_naive_proxy"} <= NAMES
 
 
 @pytest.mark.parametrize("tests", ROWS.values(), ids=ROWS.keys())

@@ -24,8 +24,8 @@ async def kill_often(run: Lab, times: int = 3) -> None:
         await kill(run)
 
 
-async def kill_30_times(run: Lab) -> None:
-    await kill_often(run, 30)
+async def kill_50_times(run: Lab) -> None:
+    await kill_often(run, 50)
 
 
 async def stop(run: Lab) -> None:
@@ -197,4 +197,4 @@ DISTURBANCES = {
     "the class cache forgets": Disturbed(the_class_is_forgotten, ["--llm.enable-cache=true", "--llm.cache-ttl=1s"]),
     "clock": with_a_clock,
 }
-LONG = {"kill -9, 30 times": Disturbed(kill_30_times)}
+LONG = {"kill -9, 50 times": Disturbed(kill_50_times)}

@@ -3,15 +3,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
+import leaks
 import pytest
 import pytest_asyncio
 from doors import DOORS, Door
 from real import PeersLate, alertmanagers
 
-pytest.register_assert_rewrite("alone", "disturbed", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus")
+pytest.register_assert_rewrite(
+    "alone", "disturbed", "faults", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus"
+)
 
 AT_ONCE = 10
 """Scenarios that run side by side: they mostly wait."""
@@ -37,6 +40,21 @@ def unmeasured() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_in_any_output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the run when a secret that a proxy was handed stands in anything that the run printed or stored."""
+    yield
+    assert leaks.found(tmp_path_factory.getbasetemp()) == [], "there is a secret in it"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    for text in (report.longreprtext, *(content for _, content in report.sections)):
+        leaks.search(text, f"what was printed by {item.nodeid}")
+    return report
 
 
 @pytest.fixture(params=alertmanagers() or [None], ids=lambda path: str(path).replace("/", " ").strip())

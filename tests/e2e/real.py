@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
+import leaks
 import yaml
 from aiohttp import web
 from fakes import body
@@ -373,8 +374,22 @@ async def proxy(
         admin=f"http://127.0.0.1:{admin}",
         target=f"127.0.0.1:{data}",
     )
+    leaks.handed_in(program.env)
     async with running(program):
         yield program
+        await keep_pages(program)
+
+
+async def keep_pages(of: Proxy) -> None:
+    """Keep what the admin listener shows, if it does, among the files that are searched for secrets."""
+    limit = aiohttp.ClientTimeout(total=2)  # one that is frozen is not waited for
+    async with aiohttp.ClientSession(timeout=limit) as client:
+        for page in ("metrics", "api/v1/status", "api/v1/decisions"):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with client.get(f"{of.admin}/{page}") as answered:
+                    (of.home or of.log.parent).joinpath(f"{page.replace('/', '-')}.page").write_bytes(
+                        await answered.read()
+                    )
 
 
 async def model_ready(of: Proxy) -> None:
