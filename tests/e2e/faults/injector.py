@@ -139,6 +139,7 @@ class Injector:
 
     async def close(self) -> None:
         await self.refuse()
+        await asyncio.sleep(0.05)  # who was accepted in this moment is only now begun to be served
         tasks = list(self._open.values())
         for task in tasks:
             task.cancel()

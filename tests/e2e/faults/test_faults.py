@@ -10,7 +10,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NEWEST = pytest.mark.parametrize("am_binary", alertmanagers()[-1:] or [None], indirect=True, ids=["newest"])
 """One Alertmanager is enough where the wire is broken, and the other one's answers are the same."""
-LONG = restarts.LONG | dead.LONG
 
 
 @NEWEST
@@ -39,6 +38,14 @@ async def test_nothing_is_lost_through(am_binary, scenario, side_by_side, reques
 
 @pytest.mark.proof
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario", LONG.values(), ids=LONG.keys())
-async def test_in_the_long_run(am_binary, scenario, side_by_side, request):
+@pytest.mark.parametrize("scenario", restarts.LONG.values(), ids=restarts.LONG.keys())
+async def test_nothing_is_lost_in_the_long_run_through(am_binary, scenario, side_by_side, request):
+    await side_by_side[request.node.nodeid]
+
+
+@NEWEST
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scenario", dead.LONG.values(), ids=dead.LONG.keys())
+async def test_a_neighbour_for_minutes(am_binary, scenario, side_by_side, request):
     await side_by_side[request.node.nodeid]
