@@ -92,8 +92,9 @@ class Program:
     async def stop(self) -> None:
         """End it as an operator does."""
         if self.process.returncode is None:
-            self.thaw()  # what is frozen hears nothing
-            self.process.terminate()
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, and nobody has told us yet
+                self.thaw()  # what is frozen hears nothing
+                self.process.terminate()
             try:
                 await asyncio.wait_for(self.process.wait(), 15)
             except TimeoutError:
