@@ -17,7 +17,7 @@ from proxy.decisions.watch import Alertmanager
 from proxy.gateway.alertmanager import AlertmanagerClient
 from proxy.gateway.discovery import Discovery, Resolve, addresses
 from proxy.gateway.everyone import Everyone
-from proxy.gateway.fanout import Fanout, Lane
+from proxy.gateway.fanout import WAITING, Fanout, Lane
 from proxy.gateway.forwarder import Forwarder
 from proxy.telemetry import Metrics
 
@@ -69,7 +69,7 @@ async def open_upstream(
         return Upstream(forwarder=only, own=client(URL(urls[0])), single=only)
 
     def lane(url: URL) -> Lane:
-        return Lane(forwarder(url), client(url), str(url), notifications)
+        return Lane(forwarder(url), client(url), str(url), notifications, waiting_limit=max(WAITING, settings.web.max_body_size))
 
     def gone(lane: Lane) -> None:
         fanout.gone(lane)

@@ -33,7 +33,7 @@ TIMEOUTS: Final = 2
 SILENT_FOR: Final = 10.0
 """Seconds after a timeout in which other requests go to another one first."""
 WAITING: Final = 64 << 20
-"""Bytes of POSTs that may wait for one Alertmanager."""
+"""Bytes of POSTs that may wait for one Alertmanager, or as many as a POST may have if that is more."""
 
 
 class Observer(Protocol):
@@ -58,8 +58,9 @@ class Lane:
         name: str,
         observer: Observer,
         *,
-        waiting_limit: int = WAITING,
+        waiting_limit: int,
     ) -> None:
+        """`waiting_limit` is how many bytes of POSTs may wait for this one; the only one that waits may be longer."""
         self._forwarder = forwarder
         self.client = client
         """The same Alertmanager, asked on our own account."""

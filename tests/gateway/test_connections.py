@@ -203,6 +203,17 @@ async def test_a_body_that_drips_in_is_answered_with_408_and_others_are_not(aler
     assert alertmanager.posts == []
 
 
+async def test_a_post_whose_body_cannot_be_read_is_counted_as_what_it_is_answered_with(alertmanager):
+    head = SLOW_BODY.replace(b"Content-Length: 1000", b"Transfer-Encoding: chunked") % b"/api/v2/alerts"
+    async with proxy(alertmanager, "data") as listener:
+        client = await listener.connect(head + b"2\r\n[]\r\n")
+        await asyncio.sleep(0.1)  # so that it is being read
+        client.writer.write(b"zz\r\n")
+        assert await client.answered() == 400
+        assert (await listener.posts("400"), await listener.posts("500")) == (1, 0)
+    assert alertmanager.posts == []
+
+
 async def test_a_body_that_is_streamed_has_no_longer(alertmanager):
     async with proxy(alertmanager, "data", web__body_timeout="400ms") as listener:
         slow = await listener.connect(SLOW_BODY % b"/api/v2/silences")

@@ -7,7 +7,7 @@ import pytest
 from fakes import OK, FakeModel, answer, body, exchange, post, posted, settings, status_of
 from several import Gate, Several, several, until
 
-from proxy.app import build
+from proxy.app import build, upstream
 from proxy.gateway import fanout
 
 FOR_EVER = 60.0
@@ -216,15 +216,16 @@ async def test_one_that_is_away_costs_the_others_nothing(impatient, unused_tcp_p
             assert await proxy.states() == ["fails", "answers"]
 
 
-async def test_so_much_waits_for_a_slow_one_and_no_more(impatient, monkeypatch):
-    monkeypatch.setitem(fanout.Lane.__init__.__kwdefaults__, "waiting_limit", 1500)
+@pytest.mark.parametrize(("waiting", "dropped"), [(0, 2), (upstream.WAITING, 0)], ids=["one long POST", "64 MiB"])
+async def test_so_much_waits_for_a_slow_one_and_no_more(waiting, dropped, impatient, monkeypatch):
+    monkeypatch.setattr(upstream, "WAITING", waiting)
     gate = Gate()
-    async with several(fine, gate) as proxy:
+    async with several(fine, gate, web__max_body_size="64KiB") as proxy:
         for n in range(4):
-            assert await proxy.post(f"{n}" * 700) == 200
+            assert await proxy.post(f"{n}" * 20_000) == 200
         gate.open.set()
-        await until(lambda: len(proxy.alertmanagers[1].posts) == 2)
-        assert await proxy.counted("dropped_total") == [0, 2]
+        await until(lambda: len(proxy.alertmanagers[1].posts) == 4 - dropped)
+        assert await proxy.counted("dropped_total") == [0, dropped]
 
 
 @pytest.mark.parametrize(("peers", "several_proxies"), [(2, False), (3, True)])

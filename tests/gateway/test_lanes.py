@@ -55,7 +55,9 @@ class Observer:
 class Them:
     def __init__(self, *forwarders, **options):
         self.observer = Observer()
-        self.lanes = [Lane(one, None, f"http://{n}", self.observer) for n, one in enumerate(forwarders)]
+        self.lanes = [
+            Lane(one, None, f"http://{n}", self.observer, waiting_limit=64 << 20) for n, one in enumerate(forwarders)
+        ]
         self.fanout = Fanout(lambda: self.lanes, **{"min_success": 1, "timeout": 9, "lag": 0.01} | options)
 
     async def post(self):
