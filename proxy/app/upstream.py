@@ -69,7 +69,8 @@ async def open_upstream(
         return Upstream(forwarder=only, own=client(URL(urls[0])), single=only)
 
     def lane(url: URL) -> Lane:
-        return Lane(forwarder(url), client(url), str(url), notifications, waiting_limit=max(WAITING, settings.web.max_body_size))
+        waiting_limit = max(WAITING, settings.web.max_body_size)
+        return Lane(forwarder(url), client(url), str(url), notifications, waiting_limit=waiting_limit)
 
     def gone(lane: Lane) -> None:
         fanout.gone(lane)

@@ -36,10 +36,10 @@ from proxy.classification.context import (
     Service,
 )
 from proxy.classification.templates import TEXT_LIMIT, Template
-from proxy.classification.yaml_reading import NULL, YamlReader, short
 from proxy.errors import ConfigError
 from proxy.matchers import Matcher
 from proxy.policy import PER_OBJECT
+from proxy.yaml_reading import NULL, YamlReader, short
 
 _KEYS: Final = ("services", "examples", "prompts")
 _SERVICE_KEYS: Final = ("name", "about", "matchers")

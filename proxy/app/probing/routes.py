@@ -14,9 +14,9 @@ import yaml
 
 from proxy.app.probing.added_labels import AddedLabels, Fate, Judged
 from proxy.app.probing.findings import Finding, Level
-from proxy.classification.yaml_composing import compose
 from proxy.errors import ConfigError
 from proxy.matchers import Matcher, Op, parse_matchers
+from proxy.yaml_composing import compose
 
 CHECK: Final = "routes"
 _LENGTH: Final = 4 << 20

@@ -34,9 +34,9 @@ from proxy.classification.rules.table import (
     is_link,
 )
 from proxy.classification.rules.weighing import too_heavy
-from proxy.classification.yaml_reading import NULL, YamlReader, line, short
 from proxy.errors import ConfigError
 from proxy.matchers import PATTERN_MEMORY, Matcher, Pattern
+from proxy.yaml_reading import NULL, YamlReader, line, short
 
 _TEXT_KEYS = ("summary", "recommendations", "runbook")
 _RULE_KEYS = ("name", "match", "pattern", "severity", "category", *_TEXT_KEYS, "examples")

@@ -7,10 +7,10 @@ import yaml
 from contexts import context
 
 from proxy.classification.rules.reading import read
-from proxy.classification.yaml_composing import compose
-from proxy.classification.yaml_reading import PROBLEMS, YamlReader
 from proxy.errors import ConfigError
 from proxy.matchers import Pattern
+from proxy.yaml_composing import compose
+from proxy.yaml_reading import PROBLEMS, YamlReader
 
 TABLE, CONTEXT = (read, "version: 1\nrules: []\ntests: []\n"), (lambda text, _: context(text), "services: []\n\n\n")
 BOTH = pytest.mark.parametrize(("reader", "begin"), [TABLE, CONTEXT], ids=["table", "context"])

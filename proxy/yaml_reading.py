@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from proxy.classification.yaml_composing import compose
 from proxy.errors import ConfigError
 from proxy.matchers import Matcher, Pattern, parse_matcher
+from proxy.yaml_composing import compose
 
 PROBLEMS: Final = 100
 """So many mistakes are told before reading ends."""
