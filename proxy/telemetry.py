@@ -40,6 +40,12 @@ class Metrics:
             registry=registry,
         )
         self.credentials_read.set(1)
+        self.web_configs_read = Gauge(
+            "aiproxy_web_config_last_reload_successful",
+            "1 when the file of a listener's door, and those that it names, could be used when they were read last.",
+            ["listener"],
+            registry=registry,
+        )
         self.reloaded_at = Gauge(
             "aiproxy_config_last_reload_success_timestamp_seconds",
             "When the configuration was last read successfully, in seconds since 1970.",
@@ -351,6 +357,10 @@ class Metrics:
     def cut(self, listener: str, reason: str) -> None:
         """A connection was closed for the limits of its listener."""
         self.connections_cut.labels(listener, reason).inc()
+
+    def web_config_read(self, listener: str, worked: bool) -> None:
+        """A file of a listener's door was read."""
+        self.web_configs_read.labels(listener).set(worked)
 
     def posted(self, code: int) -> None:
         """A POST of alerts was answered."""

@@ -79,6 +79,8 @@ def test_every_setting_can_be_given_in_the_file():
             "max_connections": 512,
             "max_body_size": "32MiB",
             "max_body_memory": "1GiB",
+            "config": {"file": "web.yml"},
+            "admin_config": {"file": "/etc/web-admin.yml"},
         },
         "alertmanager": {
             "url": ["https://alertmanager.monitoring.svc:9093/alerts", "dns+http://alertmanager-operated:9093"],

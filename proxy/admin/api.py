@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -19,6 +18,9 @@ from proxy.alert import LabelSet
 from proxy.decisions.canary import Canary
 from proxy.decisions.directory import Directory
 from proxy.errors import ConfigError
+from proxy.gateway.doors import SHOWN, Shown
+from proxy.gateway.heads import ADDED
+from proxy.gateway.users import bears
 
 OPEN: Final = frozenset({"/-/healthy", "/-/ready", "/metrics"})
 """Paths that need no token: probes and scrapers have none. They may ask with any parameters, too."""
@@ -44,14 +46,15 @@ def admin_api(
     """Return the admin listener's application.
 
     `canary` gives what is configured, `explained` what the rules say of labels, and `status` JSON objects; `reload`
-    raises ConfigError. Everything but OPEN needs
-    what `token` returns as a bearer token, where there is one. With none it is open on a `loopback` listener, and
-    closed to everybody on any other.
+    raises ConfigError. Everything but OPEN needs what `token` returns as a bearer token, where there is one, or a
+    user's password, which the listener's door asks for. With none it is open on a `loopback` listener, and on any other
+    to those who have shown a certificate.
     """
     api = _Api(registry, ready, status, reload)
     modes = Modes(current, switch, canary)
     decisions = Decisions(directory, explained)
     app = web.Application(middlewares=[_guard(token, loopback), _refuse], client_max_size=MIB)
+    app.on_response_prepare.append(_add)
     app.router.add_get("/-/healthy", api.healthy)
     app.router.add_get("/-/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
@@ -110,12 +113,12 @@ def _guard(current: Callable[[], str], loopback: bool) -> Any:
     ) -> web.StreamResponse:
         if request.path in OPEN:
             return await handler(request)
-        token = current()
-        if token and not _bears(request, token):
+        token, shown = current(), request.get(SHOWN)
+        if token and shown is not Shown.PASSWORD and not bears(request, token):
             return error(401, "want the header Authorization: Bearer <web.admin_token>")
-        if not token and not loopback:
-            return error(403, "closed: set web.admin_token or web.admin_token_file, or listen on 127.0.0.1")
-        if not token and not _names_loopback(request.host):
+        if not (token or shown or loopback):
+            return error(403, "closed: set web.admin_token[_file] or web.admin_config.file, or listen on 127.0.0.1")
+        if not (token or shown or _names_loopback(request.host)):
             # A page on some other site may resolve its own name to this address (DNS rebinding).
             return error(403, f"the Host header {request.host!r} does not name this machine")
         if request.method not in {"GET", "HEAD"} and _cross_origin(request):
@@ -148,10 +151,10 @@ async def _refuse(
         return error(413, "the body is longer than 1 MiB")
 
 
-def _bears(request: web.Request, token: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    key = given.strip().encode(errors="surrogateescape")
-    return scheme.lower() == "bearer" and hmac.compare_digest(key, token.encode())
+async def _add(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the headers that the listener's door adds to every answer."""
+    for name, value in request.get(ADDED, {}).items():
+        response.headers.setdefault(name, value)
 
 
 def _cross_origin(request: web.Request) -> bool:

@@ -11,6 +11,7 @@ import aiohttp
 from proxy.config import Secret, Settings, TlsConfig, read_secret
 from proxy.errors import ConfigError
 from proxy.gateway.access import Access, Watched
+from proxy.gateway.server_tls import no_password, why
 
 
 def chosen_access(settings: Settings, on_read: Callable[[bool], None] = lambda _: None) -> Access:
@@ -22,7 +23,7 @@ def chosen_access(settings: Settings, on_read: Callable[[bool], None] = lambda _
         named = (given.tls_config.ca_file, given.tls_config.cert_file, given.tls_config.key_file)
         files = [file for file in named if file is not None]
         try:
-            watched = Watched(files, lambda: _context(given.tls_config), on_read=on_read)
+            watched = Watched(lambda: files, lambda: _context(given.tls_config), on_read=on_read)
         except (OSError, ValueError) as exc:
             raise ConfigError([f"alertmanager.tls_config: {exc}"]) from exc
         context = lambda: watched.current  # noqa: E731 # reads as the property that it is
@@ -38,25 +39,15 @@ def _context(given: TlsConfig) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=given.ca_file)
     except OSError as exc:
-        raise ValueError(f"ca_file {given.ca_file}: {_why(exc)}") from None
+        raise ValueError(f"ca_file {given.ca_file}: {why(exc)}") from None
     if given.cert_file and given.key_file:
         try:
-            context.load_cert_chain(given.cert_file, given.key_file, password=_no_password)
+            context.load_cert_chain(given.cert_file, given.key_file, password=no_password)
         except (OSError, ValueError) as exc:
-            raise ValueError(f"cert_file {given.cert_file} and key_file {given.key_file}: {_why(exc)}") from None
+            raise ValueError(f"cert_file {given.cert_file} and key_file {given.key_file}: {why(exc)}") from None
     if given.insecure_skip_verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-def _no_password() -> bytes:
-    raise ValueError("the key is encrypted, want one that is not")  # else OpenSSL asks at the terminal
-
-
-def _why(exc: OSError | ValueError) -> str:
-    if isinstance(exc, ssl.SSLError):
-        return f"it holds no such PEM ({exc.reason or exc.strerror})".lower()
-    return str(getattr(exc, "strerror", "") or exc)
 
 
 def _authorization(settings: Settings, on_read: Callable[[bool], None]) -> Callable[[], str | None]:
@@ -82,5 +73,5 @@ def _secret(secret: Secret, on_read: Callable[[bool], None]) -> Callable[[], str
             raise ValueError("the file is empty")
         return found.reveal()
 
-    watched = Watched([file], read, on_read=on_read)
+    watched = Watched(lambda: [file], read, on_read=on_read)
     return lambda: watched.current

@@ -16,22 +16,21 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from proxy import __version__
 from proxy.admin.api import admin_api
+from proxy.app.doors import admin_runner, chosen_doors, data_runner
 from proxy.app.files import raise_file_limit, warn_of_too_few
 from proxy.app.model import ChosenModel
 from proxy.app.prompting import chosen_prompts
 from proxy.app.reload import Reload, canary_of
 from proxy.app.rules import CurrentRules, chosen_rules
 from proxy.app.service import chosen_service
-from proxy.app.sockets import HEADER_LIMIT, listen
+from proxy.app.sockets import listen
 from proxy.app.status import Status
 from proxy.app.storage import open_store, open_verdicts
 from proxy.app.upstream import Upstream, open_upstream
@@ -53,8 +52,6 @@ from proxy.decisions.switch import Switch
 from proxy.decisions.watch import Watch
 from proxy.errors import ConfigError
 from proxy.gateway.bodies import BodyMemory
-from proxy.gateway.connections import BoundedAppRunner, BoundedServer, Handler, Limits
-from proxy.gateway.data_connections import DataServer
 from proxy.gateway.listener import DataListener
 from proxy.gateway.pipeline import Pipeline
 from proxy.gateway.repost import Reposter
@@ -227,6 +224,9 @@ async def build(
             on_outcome=lambda worked: metrics.recovered.set(worked),
         )
 
+        def token() -> str:
+            return reload.settings.web.admin_token.reveal()
+
         def agreement() -> str:
             return _agreement(settings, reload.settings, rules, prompts.version)
 
@@ -305,6 +305,7 @@ async def build(
         )
         status.export(metrics)
 
+        doors = chosen_doors(settings, token, metrics.web_config_read)
         # The admin listener opens first and closes last: probes get an answer all the while.
         admin = admin_api(
             registry=metrics.registry,
@@ -316,17 +317,11 @@ async def build(
             reload=reload,
             ready=serving.is_set,
             status=status,
-            token=lambda: reload.settings.web.admin_token.reveal(),
+            token=token,
             loopback=settings.web.admin_listen_address.is_loopback,
         )
-        admin_runner = BoundedAppRunner(
-            admin,
-            lambda handler, factory: _bounded(
-                BoundedServer, settings, metrics, "admin", handler, request_factory=factory
-            ),
-            shutdown_timeout=1,
-        )
-        admin_port = await listen(stack, admin_runner, settings.web.admin_listen_address, "admin")
+        runs_admin = admin_runner(admin, settings, metrics, doors.get("admin"))
+        admin_port = await listen(stack, runs_admin, settings.web.admin_listen_address, "admin")
         stack.push_async_callback(keeper.finish, LAST_WORDS)
         _background(stack, "recovery", recovery.run())
         _background(stack, "keeper", keeper.run())
@@ -335,19 +330,8 @@ async def build(
         _background(stack, "watch", watch.run())
         if upstream.watching is not None:
             _background(stack, "discovery", upstream.watching())
-        server = _bounded(
-            DataServer,
-            settings,
-            metrics,
-            "data",
-            listener.handle,
-            auto_decompress=False,
-            max_line_size=HEADER_LIMIT,
-            max_field_size=HEADER_LIMIT,
-        )
-        data_port = await listen(
-            stack, web.ServerRunner(server, shutdown_timeout=1), settings.web.listen_address, "data"
-        )
+        runs_data = data_runner(listener.handle, settings, metrics, doors.get("data"))
+        data_port = await listen(stack, runs_data, settings.web.listen_address, "data")
         at_most = min(settings.alertmanager.timeout.total_seconds() + 1, DRAIN)
         stack.push_async_callback(_drained, listener, upstream, at_most)
         serving.set()
@@ -369,21 +353,6 @@ def _registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
-
-
-def _bounded(
-    kind: type[BoundedServer], settings: Settings, metrics: Metrics, name: str, handler: Handler, **options: Any
-) -> BoundedServer:
-    """Return the server of the listener `name`, within the limits of the settings."""
-    limits = Limits(
-        header_timeout=settings.web.header_timeout.total_seconds(),
-        body_timeout=settings.web.body_timeout.total_seconds(),
-        idle_timeout=settings.web.idle_timeout.total_seconds(),
-        max_connections=settings.web.max_connections,
-    )
-    server = kind(handler, limits, name=name, on_cut=partial(metrics.cut, name), **options)
-    metrics.connections.labels(name).set_function(lambda: server.open)
-    return server
 
 
 async def _class_cache(settings: Settings, stack: AsyncExitStack) -> ClassCache | None:

@@ -167,6 +167,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     from proxy.app.access import chosen_access  # late: commands that ask a running proxy need none of it
+    from proxy.app.doors import chosen_doors
     from proxy.app.model import doubts
 
     if arguments.file is None and not arguments.probe:
@@ -177,6 +178,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
     for warning in (*loaded.warnings, *doubts(loaded.settings, os.environ)):
         print(f"warning: {warning}", file=sys.stderr)
     chosen_access(loaded.settings)
+    chosen_doors(loaded.settings)
     tables = [path for path in (loaded.settings.rules.file, arguments.rules) if path is not None]
     # Each of them is checked, also behind one that is wrong.
     if sum(classifying.check_file(path, quiet=arguments.output == "json") for path in tables):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
@@ -21,11 +22,14 @@ class RequestFailed(Exception):
 class AdminClient:
     """Speaks to one proxy. No proxy of the environment's comes in between, and no redirect takes the token away."""
 
-    def __init__(self, url: str, token: str, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, token: str, *, tls: ssl.SSLContext | None = None, timeout: float = TIMEOUT) -> None:
+        """`tls` is spoken with at an `https://` URL; None: as the system does."""
         self.url = url
         self._token = token
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), _NoRedirects(), urllib.request.HTTPSHandler(context=tls)
+        )
 
     def get(self, path: str) -> dict[str, Any]:
         """Return the JSON object at `path`. Raises RequestFailed."""
@@ -63,6 +67,8 @@ class AdminClient:
             return exc  # an answer as well, with something to read
 
     def _refusal(self, status: int, said: Any) -> str:
+        if status == 401 and not isinstance(said, str):
+            return f"the proxy at {self.url} has users, and wants of commands its web.admin_token; {_ADMITTED}"
         if not isinstance(said, str):
             return f"{self.url} does not answer as a proxy's admin listener does (status {status}); {_WHERE}"
         if status == 401:
@@ -91,4 +97,6 @@ def _why(exc: OSError | HTTPException) -> str:
     cause = exc.reason if isinstance(exc, URLError) else exc
     if isinstance(cause, TimeoutError):
         return "no answer in time"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({cause.verify_message}); name its CA with --proxy.ca-file"
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__

@@ -27,7 +27,7 @@ def run(settings: Settings, output: str) -> int:
 
     configure_logging("error", settings.log.format)
     try:
-        admin = running.admin_url(settings.web.admin_listen_address)
+        admin = running.admin_url(settings.web)
     except RequestFailed:
         admin = None  # any port
     try:

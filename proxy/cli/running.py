@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import re
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from proxy.cli import texts
 from proxy.cli.arguments import checked_by, read_by
 from proxy.cli.client import AdminClient, RequestFailed
 from proxy.config.kinds import Between, DurationKind, MatchersKind, PercentKind, UrlKind
+from proxy.gateway import web_config
 from proxy.policy import CanaryBy, Mode
 
 Ask = Callable[[AdminClient, argparse.Namespace], Mapping[str, Any]]
@@ -53,6 +55,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the proxy's settings, for the address and the token of its admin listener; without it the environment "
         "says (WEB_ADMIN_LISTEN_ADDRESS, WEB_ADMIN_TOKEN, WEB_ADMIN_TOKEN_FILE)",
     )
+    for name, about in (
+        ("ca-file", "CA of the certificate that web.admin_config.file gives the proxy (default: the system's)"),
+        ("cert-file", "certificate to show to the proxy, where it asks for one"),
+        ("key-file", "its key, if it is not in the same file"),
+    ):
+        common.add_argument(f"--proxy.{name}", dest=name.replace("-", "_"), type=Path, metavar="FILE", help=about)
     common.add_argument("-o", "--output", choices=["text", "json"], default="text", help="json: the proxy's answer")
 
     def add(to: Any, name: str, ask: Ask, show: Show, about: str, description: str = "") -> argparse.ArgumentParser:
@@ -148,8 +156,9 @@ def _runner(ask: Ask, show: Show) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
         settings = config.load(arguments.file, environ=os.environ).settings
         try:
-            url = arguments.url or admin_url(settings.web.admin_listen_address)
-            found = ask(AdminClient(url, settings.web.admin_token.reveal()), arguments)
+            url = arguments.url or admin_url(settings.web)
+            client = AdminClient(url, settings.web.admin_token.reveal(), tls=_tls(arguments))
+            found = ask(client, arguments)
             text = json.dumps(found, indent=2) if arguments.output == "json" else _shown(show, found)
         except RequestFailed as exc:
             _say(texts.plain(str(exc)), sys.stderr)
@@ -205,8 +214,9 @@ def _forget(client: AdminClient, arguments: argparse.Namespace) -> Mapping[str, 
     return client.post("/api/v1/decisions/forget", which)
 
 
-def admin_url(listens: config.Address) -> str:
-    """Return where this machine reaches the admin listener."""
+def admin_url(web: config.Web) -> str:
+    """Return where this machine reaches the admin listener. Raises RequestFailed and ConfigError."""
+    listens, door = web.admin_listen_address, web.admin_config.file
     if not listens.port:
         raise RequestFailed("web.admin_listen_address has port 0, which is any; name the proxy with --proxy.url")
     host = listens.host or "127.0.0.1"
@@ -217,7 +227,22 @@ def admin_url(listens: config.Address) -> str:
     else:
         if address.is_unspecified:
             host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://{config.Address(host, listens.port)}"
+    scheme = "http" if door is None or web_config.read(door).tls is None else "https"
+    return f"{scheme}://{config.Address(host, listens.port)}"
+
+
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return how TLS is spoken to the proxy, as the arguments say. Raises RequestFailed."""
+    if not (arguments.ca_file or arguments.cert_file):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=arguments.ca_file)
+        if arguments.cert_file:
+            context.load_cert_chain(arguments.cert_file, arguments.key_file)
+    except OSError as exc:
+        files = ", ".join(str(file) for file in (arguments.ca_file, arguments.cert_file, arguments.key_file) if file)
+        raise RequestFailed(f"{files}: {exc.strerror or exc}") from None
+    return context
 
 
 def _by(arguments: argparse.Namespace) -> str:

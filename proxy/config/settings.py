@@ -353,11 +353,13 @@ class Settings(Section):
                 ("alertmanager.authorization.credentials", "alertmanager.basic_auth.username"),
                 "alertmanager.authorization and alertmanager.basic_auth are both set, leave one out",
             )
-        if self.alertmanager.has_credentials and not (self.web.listen_address.is_loopback or self.web.allow_anonymous):
+        open_to_all = not (self.web.listen_address.is_loopback or self.web.allow_anonymous or self.web.config.file)
+        if self.alertmanager.has_credentials and open_to_all:  # a file may be open to all as well: app/doors.py
             yield Remark(
                 ("web.listen_address", "alertmanager.basic_auth.username", "alertmanager.authorization.credentials"),
                 f"whoever reaches web.listen_address ({self.web.listen_address}) could use the proxy's credentials for "
-                "Alertmanager; want 127.0.0.1, or web.allow_anonymous where the network keeps others out",
+                "Alertmanager; want 127.0.0.1, or users or certificates of clients in web.config.file, or "
+                "web.allow_anonymous where the network keeps others out",
             )
         if self.enrichment.severity_label == self.enrichment.category_label:
             yield Remark(

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
-from proxy.config.kinds import Address, Between, Duration, Listen, Secret, Section, setting
+from proxy.config.kinds import Address, Between, Duration, FileKind, Listen, Secret, Section, setting
 from proxy.config.sizes import Size
+
+
+class DoorFile(Section):
+    """How the data listener takes clients in: TLS, their certificates, users with passwords, headers. In [a file of its
+    own](web-config.md), as Prometheus and Alertmanager have it."""
+
+    file: Annotated[Path | None, FileKind()] = setting(
+        default=None,
+        description="That file. It, and the certificates that it names, are read again when they change; what could be "
+        "used last holds.",
+    )
+
+
+class AdminDoorFile(Section):
+    """The same for the admin listener."""
+
+    file: Annotated[Path | None, FileKind()] = setting(
+        default=None,
+        description="That file. With users everything needs one of them, or `web.admin_token`, health and metrics "
+        "included.",
+    )
 
 
 class Web(Section):
@@ -23,7 +45,8 @@ class Web(Section):
     allow_anonymous: bool = setting(
         default=False,
         description="Whether anybody who can reach the data listener may use the credentials that the proxy has for "
-        "Alertmanager. Without it such a listener has to be on loopback.",
+        "Alertmanager. Without it such a listener has to be on loopback, or to have users or certificates of clients "
+        "in `web.config.file`.",
     )
     admin_token: Secret = setting(
         default=Secret(),
@@ -59,3 +82,5 @@ class Web(Section):
         description="Memory for the bodies of POSTs of alerts that are longer than 256 KiB, all together, and for what "
         "they become while they are read. What finds no room is forwarded as it comes.",
     )
+    config: DoorFile = DoorFile()
+    admin_config: AdminDoorFile = AdminDoorFile()

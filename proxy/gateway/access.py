@@ -13,28 +13,33 @@ from multidict import CIMultiDict
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+_Stamp = tuple[int, int, int] | None
 
 
 class Watched(Generic[T]):
     """What is made of some files, and made anew when one of them has changed. The last good one holds."""
 
     def __init__(
-        self, files: Sequence[Path], make: Callable[[], T], *, on_read: Callable[[bool], None] = lambda _: None
+        self,
+        files: Callable[[], Sequence[Path]],
+        make: Callable[[], T],
+        *,
+        on_read: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """`make` raises OSError or ValueError for files that cannot be used, and then this does too. `on_read` hears of
-        each later time whether it worked."""
+        """`make` raises OSError or ValueError for files that cannot be used, and then this does too. `files` gives the
+        files that what was made last depends on. `on_read` hears of each later time whether it worked."""
         self._files = files
         self._make = make
         self._on_read = on_read
-        self._seen = self._stamps()
+        before = self._stamps()
         self._made = make()
+        self._seen = self._since(before)
 
     @property
     def current(self) -> T:
         """What the files say now. Costs a stat of each."""
         if (stamps := self._stamps()) != self._seen:
-            self._seen = stamps
-            names = ", ".join(map(str, self._files))
+            names = ", ".join(map(str, self._files()))
             try:
                 self._made = self._make()
             except (OSError, ValueError) as exc:
@@ -44,13 +49,18 @@ class Watched(Generic[T]):
             else:
                 log.info("changed files are read anew", files=names)
                 self._on_read(True)
+            self._seen = self._since(stamps)
         return self._made
 
-    def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_stamp(file) for file in self._files)
+    def _since(self, before: dict[Path, _Stamp]) -> dict[Path, _Stamp]:
+        """Return the stamps of what was made: those from before it, and now's of files that it has only just named."""
+        return {file: before.get(file, now) for file, now in self._stamps().items()}
+
+    def _stamps(self) -> dict[Path, _Stamp]:
+        return {file: _stamp(file) for file in self._files()}
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
+def _stamp(file: Path) -> _Stamp:
     """Return what changes when a file does, also when it is swapped for another, as Kubernetes does it."""
     try:
         found = file.stat()

@@ -3,8 +3,8 @@
 aiohttp reads and answers requests; `Connection` watches it do so, through the calls that asyncio and aiohttp make
 anyway, and ends what takes too long. A connection waits for headers, is idle in between, or has a request in flight:
 
-    accepted ─┬─▶ waits for headers ──▶ in flight: body, answer ──▶ idle ─┐
-              └──────────────────────────── a further byte ◀──────────────┘
+    accepted ─[TLS]─┬─▶ waits for headers ──▶ in flight: body, answer ──▶ idle ─┐
+                    └──────────────────────────── a further byte ◀──────────────┘
 
 Only a request in flight has been promised anything. Whoever waits, or is idle, may be closed when the room is needed.
 """
@@ -72,6 +72,8 @@ class Cut(StrEnum):
     """It was idle for longest, and another one needed the room."""
     REFUSED = "refused"
     """There was no room, and nobody idle."""
+    HANDSHAKE = "tls_handshake"
+    """It failed, or took too long."""
 
 
 class BodyTimeout(TimeoutError):
@@ -84,6 +86,19 @@ class RequestFactory(Protocol):
     def __call__(
         self, message: Any, payload: StreamReader, protocol: Any, writer: Any, task: Any, /
     ) -> web.BaseRequest: ...
+
+
+class Guest(Protocol):
+    """What has one of the places that a server has for connections."""
+
+    @property
+    def displaceable(self) -> bool:
+        """Whether closing it costs nobody an answer."""
+        ...
+
+    def displace(self) -> None:
+        """Close it, since another one needs the place."""
+        ...
 
 
 class BoundedServer(web.Server):
@@ -100,10 +115,12 @@ class BoundedServer(web.Server):
         name: str,
         on_cut: Callable[[Cut], None],
         request_factory: RequestFactory | None = None,
+        before: Callable[[BoundedServer], asyncio.Protocol] | None = None,
         **options: Any,
     ) -> None:
         """`name` is the listener's, for the log; `on_cut` hears of each connection that is closed for its limits.
-        `options` are those of aiohttp's RequestHandler."""
+        `before` makes what a new connection begins with, and asks for `connected` when that is done. `options` are
+        those of aiohttp's RequestHandler."""
         super().__init__(self._answer, request_factory=request_factory)
         self._make = self.request_factory
         self.request_factory = self._begun
@@ -112,22 +129,33 @@ class BoundedServer(web.Server):
         self._name = name
         self._on_cut = on_cut
         self.limits = limits
-        self._open: set[Connection] = set()
-        self._waiting: dict[Connection, None] = {}
+        self._before = before
+        self._open: set[Guest] = set()
+        self._waiting: dict[Guest, None] = {}
         """Connections without a request in flight, those that have waited for longest first."""
-        self._log_at = -LOG_EVERY
+        self._log_at = self._said_why_at = -LOG_EVERY
         self._unsaid: dict[Cut, int] = {}
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override] # asyncio asks for any protocol
         """Return the protocol of a new connection."""
-        return self.connection(self, loop=asyncio.get_running_loop(), **self._options)
+        return self.connected() if self._before is None else self._before(self)
+
+    def connected(self, over: asyncio.Transport | None = None) -> Connection:
+        """Return what speaks HTTP on a connection, `over` being what carries its TLS."""
+        return self.connection(self, over, loop=asyncio.get_running_loop(), **self._options)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 # as aiohttp has it
+        """End every connection; those that aiohttp knows of get as many seconds for their answers."""
+        for one in [one for one in self._open if not isinstance(one, Connection)]:
+            one.displace()
+        await super().shutdown(timeout)
 
     @property
     def open(self) -> int:
         """How many connections there are."""
         return len(self._open)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Guest) -> bool:
         """Return whether there is room for `connection`, which the one that has waited for longest makes if need be."""
         if self.open >= self.limits.max_connections:
             longest = next((one for one in self._waiting if one.displaceable), None)
@@ -136,20 +164,20 @@ class BoundedServer(web.Server):
                 return False
             self._full(Cut.DISPLACED)
             self.gone(longest)
-            longest.force_close()
+            longest.displace()
         self._open.add(connection)
         return True
 
-    def waits(self, connection: Connection) -> None:
+    def waits(self, connection: Guest) -> None:
         """Put `connection` at the end of those without a request in flight."""
         self._waiting.pop(connection, None)
         self._waiting[connection] = None
 
-    def in_flight(self, connection: Connection) -> None:
+    def in_flight(self, connection: Guest) -> None:
         """Do not displace `connection`."""
         self._waiting.pop(connection, None)
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: Guest) -> None:
         """Forget `connection`."""
         self._open.discard(connection)
         self._waiting.pop(connection, None)
@@ -169,6 +197,13 @@ class BoundedServer(web.Server):
             answer = web.Response(status=408, text=f"alertmanager-ai-proxy: {exc}\n")
             answer.force_close()
             return answer
+
+    def fails_to_begin(self, why: str) -> None:
+        """Tell that a connection never came as far as HTTP."""
+        self.cut(Cut.HANDSHAKE)
+        if time.monotonic() - self._said_why_at >= LOG_EVERY:
+            self._said_why_at = time.monotonic()
+            log.info("a client fails at TLS; of further ones is told after a minute", listener=self._name, error=why)
 
     def _full(self, why: Cut) -> None:
         self.cut(why)
@@ -207,6 +242,7 @@ class Connection(web.RequestHandler):
         "_deadline",
         "_early",
         "_looks",
+        "_over",
         "_payload",
         "_read_on",
         "_refused",
@@ -218,9 +254,11 @@ class Connection(web.RequestHandler):
         "_wire",
     )
 
-    def __init__(self, server: BoundedServer, **options: Any) -> None:
+    def __init__(self, server: BoundedServer, over: asyncio.Transport | None = None, **options: Any) -> None:
+        """`over` is what carries the TLS, if that is spoken."""
         super().__init__(server, **options)
         self._server = server
+        self._over = over
         self._wire: asyncio.Transport | None = None
         """As long as the socket is open; aiohttp forgets it as soon as it is to be closed."""
         self._refused = False
@@ -241,7 +279,13 @@ class Connection(web.RequestHandler):
     def displaceable(self) -> bool:
         """Whether closing it costs nobody an answer: no request has come in whole, and the last answer has left."""
         # aiohttp has read a request and is about to begin with it: nothing public tells of this moment.
-        return not self._messages and self._wire is not None and not self._wire.get_write_buffer_size()
+        return not self._messages and self._wire is not None and not self._unwritten()
+
+    def displace(self) -> None:
+        """Close it, since another one needs the place."""
+        self.force_close()
+        if self._over is not None:
+            self._over.close()  # without the peer's farewell, which it may not send
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 # a stream's, as this is its protocol
@@ -256,7 +300,7 @@ class Connection(web.RequestHandler):
         self._wait(Cut.HEADERS)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._wire = None
+        self._wire = self._over = None
         for timer in (self._timer, self._unread):
             if timer is not None:
                 timer.cancel()
@@ -288,7 +332,7 @@ class Connection(web.RequestHandler):
             return await super().finish_response(*args)
         finally:
             self._answering = False
-            if self._wire is not None and self._wire.get_write_buffer_size():
+            if self._unwritten():
                 self._mind_the_reader()
             if self._payload is None:
                 self._wait(Cut.HEADERS if self._early else Cut.IDLE)
@@ -339,6 +383,11 @@ class Connection(web.RequestHandler):
         else:
             self.force_close()
 
+    def _unwritten(self) -> int:
+        """Return how many bytes of answers have not left the process."""
+        # TLS has a buffer of its own above the one of the socket.
+        return sum(one.get_write_buffer_size() for one in (self._wire, self._over) if one is not None)
+
     def _mind_the_reader(self) -> None:
         if self._unread is None:
             self._unsent = self._looks = 0
@@ -347,7 +396,7 @@ class Connection(web.RequestHandler):
     def _look(self) -> None:
         """End the connection when its peer has read nothing for long, and look again later otherwise."""
         self._unread = None
-        if self._wire is None or not (unsent := self._wire.get_write_buffer_size()):
+        if self._wire is None or not (unsent := self._unwritten()):
             return
         unsent += in_the_kernel(self._wire)
         self._looks = 0 if self._read_on or unsent != self._unsent else self._looks + 1

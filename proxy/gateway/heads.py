@@ -8,7 +8,7 @@ aiohttp made ready: should a later version keep it elsewhere, its own head is se
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from typing import Final
 
 import aiohttp
@@ -22,6 +22,8 @@ from proxy.gateway.headers import as_bytes, end_to_end
 
 CHUNK: Final = 64 << 10
 """Bytes that are written before others get their turn."""
+ADDED: Final[web.RequestKey[Mapping[str, str]]] = web.RequestKey("ADDED", Mapping)
+"""What is added to the answer to a request: headers that it does not have already."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -80,6 +82,8 @@ class Relayed(web.StreamResponse):
         if request is not None and "Transfer-Encoding" in request.headers:
             # aiohttp 3.14 takes a trailer of this request for a header of the next one.
             self.force_close()
+        for name, value in request.get(ADDED, {}).items() if request is not None else ():
+            self.headers.setdefault(name, value)
         await super()._prepare_headers()
         if request is not None and request.version == aiohttp.HttpVersion10 and self._until_closed(request.method):
             self.force_close()  # aiohttp would keep it open, and the client wait for ever

@@ -229,7 +229,7 @@ async def test_a_file_that_cannot_be_used_is_told_at_the_start(ca: Authority, tm
 def test_nothing_is_read_again_that_has_not_changed(tmp_path: Path):
     file, read = tmp_path / "one", []
     file.write_text("1")
-    watched = Watched([file], lambda: read.append(file.read_text()))
+    watched = Watched(lambda: [file], lambda: read.append(file.read_text()))
     for _ in range(3):
         assert watched.current is None
     file.write_text("22")
