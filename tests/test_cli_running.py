@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import pytest
 from fakes import FakeModel, answer, body, exchange, fake_alertmanager, post, posted, settings
+from knocking import Doors, hashed, verified
 
 from proxy import cli
 from proxy.app import build
 from proxy.cli import running
 from proxy.cli.client import AdminClient, RequestFailed
-from proxy.config import Secret
+from proxy.config import Secret, Web
 from proxy.config.kinds import AddressKind
 from proxy.decisions.stores.memory import MemoryStore
 from proxy.decisions.watch import Watch
@@ -386,12 +387,43 @@ def test_a_token_that_no_header_can_hold_is_not_repeated():
     ],
 )
 def test_it_asks_where_the_admin_listener_is(listens, url):
-    assert running.admin_url(AddressKind().parse(listens)) == url
+    assert running.admin_url(Web(admin_listen_address=AddressKind().parse(listens))) == url
 
 
 def test_any_port_is_none():
     with pytest.raises(RequestFailed, match="with --proxy"):
-        running.admin_url(AddressKind().parse("127.0.0.1:0"))
+        running.admin_url(Web(admin_listen_address=AddressKind().parse("127.0.0.1:0")))
+
+
+async def test_a_proxy_that_speaks_tls_is_asked_through_it(alertmanager, tmp_path):
+    doors = Doors(tmp_path)
+    doors.ca.files("command", "command.example")
+    file = verified(doors, client_auth_type="VerifyClientCertIfGiven")
+    door = {"WEB_ADMIN_CONFIG_FILE": file}
+    async with build(settings(alertmanager.url, web__admin_config__file=file)) as serving:
+        door["WEB_ADMIN_LISTEN_ADDRESS"] = f"127.0.0.1:{serving.admin_port}"
+        trusting = ("mode", "get", f"--proxy.ca-file={doors.ca.file}")
+        own = (f"--proxy.cert-file={tmp_path / 'command.pem'}", f"--proxy.key-file={tmp_path / 'command.key'}")
+        assert (await run(*trusting, **door)).status == 0
+        assert (await run(*trusting, *own, **door)).status == 0
+        untrusting = await run("mode", "get", **door)
+        assert untrusting.status == 1
+        assert "name its CA with --proxy.ca-file" in untrusting.err
+        assert "nobody.pem: No such file" in (await run("mode", "get", "--proxy.ca-file=nobody.pem", **door)).err
+        probed = await run("check-config", "--probe", "-o", "json", ALERTMANAGER_URL=alertmanager.url, **door)
+        assert [one["level"] for one in probed.json if one["check"] == "proxy"] == ["ok"]
+
+
+async def test_a_proxy_with_users_wants_the_token_of_commands(alertmanager, tmp_path):
+    file = Doors(tmp_path).says(basic_auth_users={"ada": hashed("a")})
+    (tmp_path / "token").write_text("t-1")
+    given = {"web__admin_config__file": file, "web__admin_token_file": str(tmp_path / "token")}
+    async with build(settings(alertmanager.url, **given)) as serving:
+        url = f"http://127.0.0.1:{serving.admin_port}"
+        refused = await run("mode", "get", url=url)
+        assert refused.status == 1
+        assert "has users, and wants of commands its web.admin_token" in refused.err
+        assert (await run("mode", "get", url=url, WEB_ADMIN_TOKEN="t-1")).status == 0
 
 
 def test_who_has_no_name_has_none(monkeypatch):
