@@ -42,9 +42,12 @@ class DataConnection(Connection):
         """Take bytes in. When they cannot be read, the body that they belong to is over, too."""
         super().data_received(data)
         if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-            broken = self._messages[-2][1] if len(self._messages) > 1 else self._coming
+            waits = len(self._messages) > 1
+            broken = self._messages[-2][1] if waits else self._coming
             if broken is not None and not broken.is_eof():
-                if self._current_request is not None:  # else its answer is out, and what is left of it ignored
+                # Else its answer is out, and what is left of it ignored. aiohttp's `_current_request` would not do: it
+                # is None until the handler has begun, which is a turn of the loop after the request was taken up.
+                if waits or self._answering:
                     broken.set_exception(web.RequestPayloadError("its body cannot be read"))
                 broken.feed_eof()
 

@@ -30,6 +30,8 @@ ANSWER_LIMIT: Final = 16 << 20
 """Bytes of an answer to a POST of alerts; Alertmanager's are empty or one error."""
 IDLE_ANSWER: Final = 60.0
 """Seconds without a byte from Alertmanager before a request that is not a POST of alerts is given up."""
+_ASKED_ANEW: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods of requests without a body that aiohttp sends once more when a kept-alive connection turns out to be dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Forwarder:
         on_sent: Callable[[bool, float], None] = lambda worked, seconds: None,
         access: Access = OPEN,
     ) -> None:
-        """`session` keeps its connections alive; `fresh` opens one for each request, for what failed on another.
+        """`session` keeps its connections alive; `fresh` opens one for each request, for what failed on another or
+        cannot be sent twice.
         `on_sent` hears of each POST of alerts whether it was taken, and how many seconds that took."""
         self._session = session
         self._fresh = fresh
@@ -144,8 +147,11 @@ class Forwarder:
         framed = to_send(request, chunked=True) if "Transfer-Encoding" in request.headers else headers
         self._access.authorize(framed)
         body = _Body(request, prefix) if request.body_exists else b""
+        # A kept-alive connection may be dead. aiohttp then asks anew by itself what has no body and may be asked twice;
+        # all else has one try, which a connection of its own gets.
+        session = self._session if body == b"" and request.method in _ASKED_ANEW else self._fresh
         try:
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 URL(self._origin + path if path.startswith("/") else self._origin, encoded=True),
                 headers=headers,

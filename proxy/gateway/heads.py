@@ -64,6 +64,7 @@ class Outgoing(Payload):
             for at in range(0, len(self._content), CHUNK):
                 await writer.write(self._content[at : at + CHUNK])
             return
+        self._consumed = True  # aiohttp asks before it repeats a request: what is left of a body would look whole
         writer.send_headers()  # an answer may come before the body does
         async for piece in self._content:
             await writer.write(piece)

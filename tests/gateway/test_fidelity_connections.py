@@ -6,12 +6,16 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 from fakes import settings
 from fidelity import CHUNKED, request
 from fidelity_wire import answer_from, connection
+from several import until
 
 from proxy.app import build
+from proxy.gateway.connections import Limits
+from proxy.gateway.data_connections import DataServer
 from proxy.gateway.listener import DataListener
 
 GET = request("GET", "/x")
@@ -65,6 +69,38 @@ async def test_what_is_malformed_behind_a_request_in_work_does_not_hang():
                 400,
             ]
             assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("begun", [HALF, request("POST", "/y", CHUNKED)], ids=["a chunk has come", "none has come"])
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_malformed_body_never_looks_whole_however_soon_it_turns_out(turns, begun):
+    """`turns` of the loop lie between a request and the bytes that are no chunk: it is waiting, taken up, handled."""
+    read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def handle(request):
+        try:
+            read.set_result(await request.read())
+        except Exception as exc:
+            read.set_exception(exc)
+        return web.Response()
+
+    server = DataServer(handle, Limits(20, 20, 20, 10), name="data", on_cut=lambda why: None)
+    made = []
+
+    def connect():
+        made.append(server())
+        return made[-1]
+
+    listening = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
+    async with listening, connection(listening.sockets[0].getsockname()[1]):
+        await until(lambda: server.open)
+        made[0].data_received(begun)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        made[0].data_received(b"zz\r\n")
+        with pytest.raises(web.RequestPayloadError):
+            await asyncio.wait_for(read, SOON)
+        await server.shutdown(0.2)
 
 
 async def test_a_side_that_closes_in_the_middle_of_the_next_request_is_let_go():

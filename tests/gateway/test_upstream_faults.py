@@ -203,3 +203,43 @@ async def test_an_answer_that_comes_before_the_body_was_read_is_the_answer():
     async with listening, build(settings(url)) as running:
         answered = await exchange(running.data_port, post(body(posted("x" * 5_000_000))))
     assert (status_of(answered), answered.endswith(b"too large")) == (413, True)
+
+
+BYTES = b'"' + b"x" * (2 << 20) + b'"'
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(post(BYTES), id="alerts that are not held"),
+        pytest.param(post(b"{}", path="/api/v2/silences"), id="a silence"),
+        pytest.param(post(b"", path="/-/reload"), id="no body"),
+    ],
+)
+async def test_what_cannot_be_sent_twice_does_not_meet_a_dead_connection(request_):
+    async def second_finds_it_dead(writer, _, n):
+        if n == 0:
+            writer.write(OK)
+        return n == 1
+
+    async with raw(second_finds_it_dead) as (proxy, _):
+        for _ in range(2):
+            assert status_of(await exchange(proxy.port, request_)) == 200
+            assert status_of(await exchange(proxy.port, GET)) == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_the_rest_of_a_body_is_not_sent_as_if_it_were_the_whole(method):
+    heads = []
+
+    async def breaks(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read(1)
+        writer.transport.abort()
+
+    listening = await asyncio.start_server(breaks, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with listening, build(settings(url, enrichment__mode="transparent")) as running:
+        request = post(BYTES, path="/api/v2/silences").replace(b"POST", method.encode(), 1)
+        assert status_of(await exchange(running.data_port, request)) == 502
+    assert sum(head.startswith(method.encode()) for head in heads) == 1
