@@ -72,7 +72,8 @@ class Lane:
         self._waiting = 0
         self._timeouts = 0
         self._silent_since: float | None = None
-        self._probed = False
+        self._probe: asyncio.Task[Answer] | None = None
+        """The POST that was last tried on it while it was suspended."""
         self._last = ""
         self._tasks: set[asyncio.Task[Answer]] = set()
         self.suspended = False
@@ -94,16 +95,22 @@ class Lane:
     ) -> asyncio.Task[Answer] | None:
         """Begin to deliver, and return what ends with the answer; None when there is nothing to wait for."""
         probes = self.suspended
-        if self._probed if probes else self._waiting and self._waiting + len(body) > self._waiting_limit:
+        if self._probing if probes else self._waiting and self._waiting + len(body) > self._waiting_limit:
             self._observer.dropped(self.name)
             return None
-        self._probed = probes
         task = asyncio.create_task(
             self._deliver(request, body, deadline, without_annotations, probes=probes), name=f"post to {self.name}"
         )
+        if probes:
+            self._probe = task
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return None if probes else task
+
+    @property
+    def _probing(self) -> bool:
+        """Whether a POST is being tried on it, whichever way it is going to end."""
+        return self._probe is not None and not self._probe.done()
 
     async def stream(self, request: web.BaseRequest, prefix: bytes) -> web.StreamResponse:
         """Pass a request on, as Forwarder does."""
@@ -149,8 +156,6 @@ class Lane:
             return await self._send(request, body, deadline, without_annotations)
         finally:
             self._turn.release()
-            if probes:
-                self._probed = False
 
     async def _wait_for_turn(self, size: int, deadline: float) -> None:
         self._waiting += size
@@ -245,7 +250,7 @@ class Fanout:
             if not _took(answer):
                 return answer
         for task in begun:
-            if task.done() and (exc := task.exception()):
+            if task.done() and not task.cancelled() and (exc := task.exception()):
                 raise exc
         raise UpstreamTimeout(
             f"{len(taken)} of {len(lanes)} Alertmanagers took it, and {self._min_success} must; the rest do not answer"

@@ -161,3 +161,29 @@ async def test_when_it_is_certain_that_too_few_take_it_the_rest_is_not_waited_fo
     with pytest.raises(UpstreamError, match="refused"):
         await them.post()
     await them.fanout.drained(0.01)
+
+
+async def test_a_probe_that_never_had_its_turn_does_not_keep_others_from_being_one():
+    slow = Forwarder(TIMEOUT, TIMEOUT, None, OK)
+    them = Them(slow)
+    await them.posts(2)
+    lane = them.lanes[0]
+    await lane._turn.acquire()  # as a POST that began before it was suspended
+    probe = lane.begin(None, b"[]", asyncio.get_running_loop().time() + 0.01, None)
+    assert probe is None, "nobody waits for it"
+    await lane.idle()
+    lane._turn.release()
+
+    slow.outcomes = [OK]
+    assert lane.begin(None, b"[]", them.fanout.deadline(), None) is None
+    await lane.idle()
+    assert lane.state == "answers"
+
+
+async def test_one_that_is_given_up_takes_no_answer_from_the_others():
+    them = Them(Forwarder(None), Forwarder(REFUSED), lag=60)
+    post = asyncio.create_task(them.post())
+    await asyncio.sleep(0.01)  # both have begun, and the first hangs
+    await them.lanes[0].close()
+    with pytest.raises(UpstreamError, match="refused"):
+        await post
