@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from certificates import Authority
 from fakes import answer
 from probing import Findings, an_alertmanager, probed, raw, status, told
 from redis_servers import free_port
+from yarl import URL
 
+from proxy.app.probing.balancing import balanced
 from proxy.app.probing.upstream import ASKED_FOR
 
 USER = {"ALERTMANAGER_BASIC_AUTH_USERNAME": "user", "ALERTMANAGER_BASIC_AUTH_PASSWORD": "hunter2"}
@@ -326,10 +329,18 @@ async def test_each_of_several_alertmanagers_is_asked_and_named():
     assert found.of("cluster")[1].startswith(f"error: {other.url}: this proxy sends to 2 Alertmanagers")
 
 
+async def test_a_name_that_is_none_leaves_open_whether_there_are_several():
+    async def resolve(host: str, port: int) -> list[str]:
+        raise UnicodeError("label too long")
+
+    found = [finding async for finding in balanced(SimpleNamespace(url=URL("http://odd.example"), resolve=resolve))]
+    assert [one.message for one in found] == ["the addresses of odd.example are not known: label too long"]
+
+
 async def test_each_address_of_a_name_that_is_watched_is_asked():
     async def resolve(host: str, _: int) -> list[str]:
         if host != "alertmanager.example":
-            raise OSError("no such name")
+            raise OSError("no such name") if "nowhere" in host else UnicodeError("label too long")
         return ["127.0.0.2", "127.0.0.1"]
 
     async with (
@@ -337,10 +348,15 @@ async def test_each_address_of_a_name_that_is_watched_is_asked():
         raw(an_alertmanager(), host="127.0.0.2", port=am.port) as other,
     ):
         port = other.port
-        urls = [f"dns+http://alertmanager.example:{port}", "dns+http://nowhere.example:9093"]
+        urls = [
+            f"dns+http://alertmanager.example:{port}",
+            "dns+http://nowhere.example:9093",
+            "dns+http://odd.example:9093",
+        ]
         found = await probed("", alertmanager__url=urls, resolve=resolve)
-    unknown, *reached = found.of("alertmanager")
+    unknown, odd, *reached = found.of("alertmanager")
     assert unknown.startswith("error: dns+http://nowhere.example:9093: the name cannot be looked up: no such name")
+    assert odd.startswith("error: dns+http://odd.example:9093: the name cannot be looked up: label too long")
     assert [line.split(": ")[1] for line in reached] == [f"http://127.0.0.1:{port}", f"http://127.0.0.2:{port}"]
 
 

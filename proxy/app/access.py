@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
 from proxy.config import Secret, Settings, TlsConfig, read_secret
+from proxy.config.kinds import HEADER_SECRET
 from proxy.errors import ConfigError
 from proxy.gateway.access import Access, Watched
 from proxy.gateway.server_tls import no_password, why
@@ -27,11 +29,11 @@ def chosen_access(settings: Settings, on_read: Callable[[bool], None] = lambda _
         except (OSError, ValueError) as exc:
             raise ConfigError([f"alertmanager.tls_config: {exc}"]) from exc
         context = lambda: watched.current  # noqa: E731 # reads as the property that it is
-    return Access(
-        context=context,
-        server_name=given.tls_config.server_name,
-        authorization=_authorization(settings, on_read),
-    )
+    try:
+        authorization = _authorization(settings, on_read)
+    except (OSError, ValueError) as exc:  # it was fine a moment ago, when the settings were read
+        raise ConfigError([f"alertmanager: the credentials cannot be used: {exc}"]) from exc
+    return Access(context=context, server_name=given.tls_config.server_name, authorization=authorization)
 
 
 def _context(given: TlsConfig) -> ssl.SSLContext:
@@ -51,27 +53,28 @@ def _context(given: TlsConfig) -> ssl.SSLContext:
 
 
 def _authorization(settings: Settings, on_read: Callable[[bool], None]) -> Callable[[], str | None]:
-    """Return what gives the header's value."""
+    """Return what gives the header's value. Raises OSError or ValueError, and what it returns raises nothing."""
     given = settings.alertmanager
     if given.authorization.credentials:
-        token = _secret(given.authorization.credentials, on_read)
-        return lambda: f"Bearer {token()}"
+        return _following(given.authorization.credentials, lambda token: f"Bearer {token}", on_read)
     if given.basic_auth.username:
-        user, password = given.basic_auth.username, _secret(given.basic_auth.password, on_read)
-        return lambda: aiohttp.encode_basic_auth(user, password())
+        return _following(
+            given.basic_auth.password, partial(aiohttp.encode_basic_auth, given.basic_auth.username), on_read
+        )
     return lambda: None
 
 
-def _secret(secret: Secret, on_read: Callable[[bool], None]) -> Callable[[], str]:
-    """Return what gives a secret, which follows the file that it came from."""
+def _following(secret: Secret, header: Callable[[str], str], on_read: Callable[[bool], None]) -> Callable[[], str]:
+    """Return what gives the `header` of a secret, which follows the file that it came from."""
     file: Path | None = secret.file
     if file is None:
-        return secret.reveal
+        value = header(secret.reveal())
+        return lambda: value
 
     def read() -> str:
-        if not (found := read_secret(file)):
+        if not (found := read_secret(file, HEADER_SECRET)):
             raise ValueError("the file is empty")
-        return found.reveal()
+        return header(found.reveal())
 
     watched = Watched(lambda: [file], read, on_read=on_read)
     return lambda: watched.current

@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from proxy.config.kinds import Address, AlertmanagerUrl, Between, Duration, FileKind, Replicas, Secret, Section, setting
+from proxy.config.kinds import (
+    Address,
+    AlertmanagerUrl,
+    Between,
+    Duration,
+    FileKind,
+    HeaderSecret,
+    Replicas,
+    Secret,
+    Section,
+    UserKind,
+    setting,
+)
 from proxy.config.remark import Remark
 
 
@@ -38,8 +50,8 @@ class BasicAuth(Section):
     """The user as which Alertmanager is asked, by the proxy itself and for every sender, whatever senders bring.
     Without one, and without `alertmanager.authorization`, senders' credentials are passed on as they came."""
 
-    username: str | None = setting(default=None, description="Name of the user.")
-    password: Secret = setting(
+    username: Annotated[str | None, UserKind()] = setting(default=None, description="Name of the user.")
+    password: HeaderSecret = setting(
         default=Secret(), description="The user's password. Its file is read again when it changes."
     )
 
@@ -47,7 +59,7 @@ class BasicAuth(Section):
 class Authorization(Section):
     """The token with which Alertmanager is asked, in place of a user."""
 
-    credentials: Secret = setting(
+    credentials: HeaderSecret = setting(
         default=Secret(), description="A bearer token. Its file is read again when it changes."
     )
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar, dataclass_transform
+from typing import Annotated, Final, Generic, TypeVar, dataclass_transform
 from urllib.parse import urlsplit
 
 from proxy import durations
 from proxy.matchers import Pattern, parse_matchers
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""The last ones stand for bytes that are no UTF-8."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -235,6 +238,10 @@ class UrlKind(Kind[str]):
             usable = False
         if not usable:
             raise ValueError(bad)
+        try:
+            (parts.hostname or "").encode("idna")  # as whoever looks it up does, for each request anew
+        except UnicodeError:
+            raise ValueError(f"bad URL {text!r}, no host can have such a name; {self.want}") from None
         return text.rstrip("/")
 
 
@@ -396,6 +403,19 @@ class NamePrefixKind(Kind[str]):
         return text
 
 
+class UserKind(Kind[str]):
+    """The name of a user whom a password follows in a header, behind a colon."""
+
+    name = "user"
+    metavar = "NAME"
+    want = "want for example prometheus"
+
+    def _parse(self, text: str) -> str:
+        if ":" in text or _CONTROL.search(text):
+            raise ValueError(f"a user has no colon in its name, and no control character (RFC 7617), {self.want}")
+        return text
+
+
 class FileKind(Kind[Path]):
     """The path of a file; `~` stands for itself."""
 
@@ -412,17 +432,21 @@ class SecretKind(Kind[Secret]):
     metavar = "SECRET"
     want = "want some text"
 
-    def __init__(self, *, needed: bool = True, is_token: bool = False) -> None:
+    def __init__(self, *, needed: bool = True, is_token: bool = False, is_line: bool = False) -> None:
         self.needed = needed
         """False: a file of the secret that cannot be read is a warning, and the secret stays empty."""
         self._is_token = is_token
         """Whether it is sent as it is in an HTTP header."""
+        self._is_line = is_line
+        """The same, and may have any letters."""
 
     def parse(self, text: str) -> Secret:
         # The line feed that `echo` and editors leave behind is never meant, and breaks HTTP headers.
         secret = text.rstrip("\r\n")
         if self._is_token and not (secret.isascii() and secret.isprintable()):
             raise ValueError("a token on one line is wanted, and this has other lines, or characters that no token has")
+        if self._is_line and _CONTROL.search(secret):
+            raise ValueError("a secret on one line is wanted, and this has other lines, or control characters")
         return Secret(secret)
 
     _parse = parse
@@ -431,7 +455,11 @@ class SecretKind(Kind[Secret]):
         return repr(value) if value else ""
 
 
+HEADER_SECRET: Final = SecretKind(is_line=True)
+"""A token or a password that goes into a header, where a line feed would make every request fail."""
+
 Duration = Annotated[timedelta, DurationKind()]
+HeaderSecret = Annotated[Secret, HEADER_SECRET]
 Listen = Annotated[Address, AddressKind()]
 AlertmanagerUrl = Annotated[str, AlertmanagerUrlKind()]
 ModelUrl = Annotated[str, ModelUrlKind()]

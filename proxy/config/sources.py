@@ -195,29 +195,35 @@ def _read_secrets(
                 source.where, f"{secret.key} is given too ({given[secret.key].origin}), leave out one of the two"
             )
             continue
-        content, trouble = _secret_in(path)
+        kind = secret.kind
+        assert isinstance(kind, SecretKind)  # noqa: S101 # nothing else has such a file
+        content, trouble = _secret_in(path, kind)
         if not trouble:
             values[secret.key] = content
             given[secret.key] = source
-        elif isinstance(secret.kind, SecretKind) and secret.kind.needed:
+        elif kind.needed:
             report.problem(source.where, trouble)
         else:
             report.warnings.append(f"{source.where}: {trouble}; {secret.key} stays empty")
 
 
-def read_secret(path: Path) -> Secret:
-    """Return the secret in a file. Raises OSError, and ValueError where there is no text."""
-    return Secret(SecretKind().parse(path.read_text(encoding="utf-8")).reveal(), path)
+def read_secret(path: Path, kind: SecretKind) -> Secret:
+    """Return the secret in a file. Raises OSError, and ValueError with what is wrong, which does not repeat it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError:  # not UTF-8; or a path with a zero byte
+        raise ValueError("cannot read the file: it is not text") from None
+    return Secret(kind.parse(text).reveal(), path)
 
 
-def _secret_in(path: Path) -> tuple[Secret, str]:
+def _secret_in(path: Path, kind: SecretKind) -> tuple[Secret, str]:
     """Return the secret, and what went wrong; that leaves out the path, which may be the secret in the wrong place."""
     try:
-        secret = read_secret(path)
+        secret = read_secret(path, kind)
     except OSError as exc:
         return Secret(), f"cannot read the file: {exc.strerror}"
-    except ValueError:  # not UTF-8; or a path with a zero byte
-        return Secret(), "cannot read the file: it is not text"
+    except ValueError as exc:
+        return Secret(), str(exc)
     return secret, "" if secret else "the file is empty"
 
 

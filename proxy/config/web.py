@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from proxy.config.kinds import Address, Between, Duration, FileKind, Listen, Secret, Section, setting
+from proxy.config.kinds import Address, Between, Duration, FileKind, HeaderSecret, Listen, Secret, Section, setting
 from proxy.config.sizes import Size
 
 
@@ -48,7 +48,7 @@ class Web(Section):
         "Alertmanager. Without it such a listener has to be on loopback, or to have users or certificates of clients "
         "in `web.config.file`.",
     )
-    admin_token: Secret = setting(
+    admin_token: HeaderSecret = setting(
         default=Secret(),
         description="Bearer token that the admin listener asks for, beyond health and metrics. Without one, only a "
         "listener on loopback answers the rest.",

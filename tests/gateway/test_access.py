@@ -150,6 +150,39 @@ async def test_a_token_that_changes_is_used_at_once_and_one_that_is_gone_leaves_
     assert "t-22" not in str(logs)
 
 
+@pytest.mark.parametrize("kind", ["authorization__credentials", "basic_auth__password"])
+async def test_a_secret_with_another_line_in_it_leaves_the_old_and_is_told_once(kind, alertmanager, tmp_path: Path):
+    file = tmp_path / "secret"
+    file.write_text("t-1\n")
+    flags = {f"alertmanager__{kind}_file": str(file), "alertmanager__basic_auth__username": "ada"}
+    if kind.startswith("auth"):
+        flags.pop("alertmanager__basic_auth__username")
+    async with build(settings(alertmanager.url, **flags)) as running:
+        assert await sent(running) == 200
+        with capture_logs() as logs:
+            file.write_text("t-22\nt-33\n")
+            for _ in range(3):
+                assert await sent(running) == 200
+        assert await got(running) == 200
+        assert await metric(running, "aiproxy_credentials_last_reload_successful") == 0
+    assert len({request.header("Authorization") for request in alertmanager.received}) == 1
+    assert [entry["error"] for entry in logs] == [
+        "a secret on one line is wanted, and this has other lines, or control characters"
+    ]
+
+
+@pytest.mark.parametrize(
+    "setting", ["alertmanager.authorization.credentials", "alertmanager.basic_auth.password", "web.admin_token"]
+)
+def test_a_secret_in_a_file_that_no_header_can_carry_is_refused_at_the_start(setting, tmp_path: Path):
+    file = tmp_path / "secret"
+    file.write_text("hunter2\nhunter3\n")
+    flag = f"--{setting}_file".replace("_", "-")
+    with pytest.raises(ConfigError, match=f"{flag}: a secret on one line is wanted") as refused:
+        settings("http://127.0.0.1:9", **{f"{setting}_file".replace(".", "__"): str(file)})
+    assert "hunter" not in str(refused.value)
+
+
 async def test_a_password_in_a_file_goes_with_its_user(ca: Authority, tmp_path: Path):
     (tmp_path / "password").write_text("hunter2")
     flags = {

@@ -89,7 +89,7 @@ async def _urls(settings: Settings, resolve: Resolve) -> tuple[Sequence[URL], Se
         try:
             async with asyncio.timeout(DEADLINE):
                 hosts = sorted(await resolve(url.host or "", url.port or 0))
-        except OSError as exc:  # a timeout is one, too
+        except (OSError, UnicodeError) as exc:  # a timeout is the former; a name that is none is the latter
             why = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
             findings.append(Finding(ALERTMANAGER, Level.ERROR, f"{text}: the name cannot be looked up: {why}"))
             continue

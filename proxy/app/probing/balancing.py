@@ -32,8 +32,9 @@ async def balanced(upstream: Upstream) -> AsyncIterator[Finding]:
     host, port = upstream.url.host or "", upstream.url.port or 80
     try:
         addresses = list(await upstream.resolve(host, port))[:_ADDRESSES]
-    except OSError as exc:
-        yield Finding(CHECK, Level.WARNING, f"the addresses of {host} are not known: {exc.strerror or exc}")
+    except (OSError, UnicodeError) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        yield Finding(CHECK, Level.WARNING, f"the addresses of {host} are not known: {why}")
         return
     asked = await _ask(upstream, [None] if len(addresses) < 2 else addresses)
     findings = list(_assessed(host, addresses, asked, upstream.status))
