@@ -183,6 +183,25 @@ async def test_bare_flags_mean_serve_and_a_signal_drains_with_exit_0(serve, aler
     assert await asyncio.wait_for(serving.process.wait(), 15) == 0
 
 
+async def test_names_that_nobody_looks_up_do_not_hold_up_its_end(serve, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "found = socket.getaddrinfo\n"
+        "def hangs(host, *args, **options):\n"
+        "    if 'invalid' not in str(host):\n"
+        "        return found(host, *args, **options)\n"
+        "    print('looked up:', host, file=__import__('sys').stderr, flush=True)\n"
+        "    time.sleep(60)\n"
+        "socket.getaddrinfo = hangs\n"
+    )
+    serving = await serve("--alertmanager.url=http://am.invalid:9093", PYTHONPATH=str(tmp_path))
+    async with asyncio.timeout(10):
+        while not any("looked up" in line for line in serving.said):
+            serving.said.append((await serving.process.stderr.readline()).decode())
+    serving.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(serving.process.wait(), 15) == 0
+
+
 async def test_a_second_signal_ends_it_at_once(serve, alertmanager):
     serving = await serve()
     data_port, _ = serving.ports

@@ -158,7 +158,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         log.warning("configuration", problem=warning)
 
     try:
-        asyncio.run(app.serve(loaded.settings, load))
+        with asyncio.Runner(loop_factory=app.Loop) as runner:
+            runner.run(app.serve(loaded.settings, load))
     except OSError as exc:
         log.error("cannot start", error=exc.strerror or str(exc))
         return 1

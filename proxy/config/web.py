@@ -80,7 +80,8 @@ class Web(Section):
     max_body_memory: Size = setting(
         default=96 << 20,
         description="Memory for the bodies of POSTs of alerts that are longer than 256 KiB, all together, and for what "
-        "they become while they are read. What finds no room is forwarded as it comes.",
+        "they become while they are read. What finds no room is forwarded as it comes. What waits for a slow one of "
+        "[several Alertmanagers](../explanation/several-alertmanagers.md) comes on top of it.",
     )
     config: DoorFile = DoorFile()
     admin_config: AdminDoorFile = AdminDoorFile()

@@ -27,6 +27,10 @@ _HELP: Final = {
     403: "it refuses our credentials",
     404: "there is no such API: check that alertmanager.url is Alertmanager's, and its path the --web.route-prefix",
 }
+_REDIRECTS: Final = (
+    "it redirects, which is not followed: alertmanager.url has to be the address of Alertmanager itself, with https:// "
+    "and the path of its --web.route-prefix where it has them"
+)
 
 
 class AlertmanagerClient:
@@ -55,11 +59,12 @@ class AlertmanagerClient:
                 url,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
+                allow_redirects=False,  # whoever is there would be shown our certificate and our credentials
                 ssl=self._access.context,
                 server_hostname=self._access.server_name,
             ) as answer:
                 if answer.status != 200:
-                    why = _HELP.get(answer.status, "it should answer 200")
+                    why = _HELP.get(answer.status, _REDIRECTS if answer.status // 100 == 3 else "it should answer 200")
                     raise UpstreamRefused(f"GET {url}: {answer.status}, {why}")
                 return await answer.read()
         except TimeoutError:

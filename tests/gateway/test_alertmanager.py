@@ -126,6 +126,8 @@ async def test_its_credentials_go_with_each_of_its_questions(aiohttp_server, aut
         ("401 Unauthorized", "401, it wants credentials"),
         ("403 Forbidden", "403, it refuses our credentials"),
         ("404 Not Found", "404, there is no such API: check that alertmanager.url is Alertmanager's"),
+        ("302 Found", "302, it redirects, which is not followed: alertmanager.url has to be the address of"),
+        ("308 Permanent Redirect", "308, it redirects"),
         ("500 Internal Server Error", "500, it should answer 200"),
     ],
 )
@@ -133,6 +135,17 @@ async def test_a_refusal_says_what_to_do(reply, why):
     async with fake_alertmanager(held=answer(reply)) as upstream, ClientSession() as session:
         with pytest.raises(UpstreamRefused, match=why):
             await AlertmanagerClient(session, URL(upstream.url), 5).alerts()
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "303 See Other", "307 Temporary Redirect"])
+async def test_its_credentials_are_shown_to_nobody_else(status):
+    access = Access(authorization=lambda: "Bearer t-1")
+    async with fake_alertmanager() as other, ClientSession() as session:
+        elsewhere = answer(status, Location=f"{other.url}/elsewhere")
+        async with fake_alertmanager(held=elsewhere) as upstream:
+            with pytest.raises(UpstreamRefused, match="it redirects"):
+                await AlertmanagerClient(session, URL(upstream.url), 5, access=access).alerts()
+        assert other.connections == 0
 
 
 async def test_no_answer_is_away_and_no_refusal(unused_tcp_port):
