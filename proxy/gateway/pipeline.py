@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -19,14 +19,11 @@ from proxy.decisions.living import Living
 from proxy.decisions.recovery import Recovery
 from proxy.decisions.rollout import Rollout
 from proxy.errors import DecodeError
-from proxy.gateway import alerts
+from proxy.gateway import alerts, bodies
 from proxy.gateway.repost import Sent
 from proxy.policy import Mode
 
 log = structlog.get_logger(__name__)
-
-_LARGE: Final = 1 << 20
-"""Bytes; Prometheus' batches are a tenth of it."""
 
 
 class Observer(Protocol):
@@ -175,7 +172,7 @@ class Pipeline:
         At once. What is known keeps its labels, and what is new goes bare, as it will for its life. A huge body goes
         as it came: there is no time left for it.
         """
-        if len(body) > _LARGE:
+        if len(body) > bodies.LARGE:
             return Prepared(body)
         insertions: list[alerts.Insertion] = []
         identities, resolved = set(), set()
@@ -277,7 +274,7 @@ class Pipeline:
             self._living.handed_over(identity, labels)
 
     async def _decode(self, body: bytes) -> alerts.Batch:
-        if len(body) <= _LARGE:
+        if len(body) <= bodies.LARGE:
             return alerts.decode(body)
         # Seconds of work: in a thread, so that others' alerts go on meanwhile.
         return await asyncio.to_thread(alerts.decode, body)
