@@ -62,7 +62,7 @@ docs: $(STAMP) ## write the generated reference anew
 	@mv $(REFERENCE).new $(REFERENCE)
 
 test: check programs ## checks first, tests next, coverage last
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term -m "not proof and not live"
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term -m "not proof and not live"
 
 proof: $(STAMP) programs ## the long proofs
 	$(BIN)/pytest -m proof

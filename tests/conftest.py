@@ -3,7 +3,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import count
+from itertools import count, islice
+from pathlib import Path
 
 import pytest
 import structlog
@@ -21,6 +22,24 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 _prefixes = count()
+
+BETWEEN = 4
+"""Files handed out between two of e2e tests."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of e2e tests, the longest first, with some others between them; end with the rest of those.
+
+    E2e tests take minutes and mostly wait: so they seldom wait, or work, all at the same time, and none is begun last.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    long = sorted((path for path in files if "e2e" in path.parts), key=lambda path: -len(files[path]))
+    short = iter([path for path in files if "e2e" not in path.parts])
+    order = [path for one in long for path in (one, *islice(short, BETWEEN))]
+    items[:] = [item for path in (*order, *short) for item in files[path]]
 
 
 @pytest.fixture(autouse=True)
