@@ -7,10 +7,14 @@ cert, key = ca.files("proxy", "client.example")
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ssl
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 class Authority:
@@ -37,3 +41,11 @@ class Authority:
             self._ca.configure_trust(context)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def public_key_of(certificate: Path) -> str:
+    """Return the hash of its public key as Chromium takes it: SHA-256 of SubjectPublicKeyInfo, in base64."""
+    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    return base64.b64encode(
+        hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    ).decode()

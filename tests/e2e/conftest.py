@@ -66,9 +66,9 @@ def am_binary(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=DOORS.values(), ids=DOORS.keys(), scope="module")
-def door(request: pytest.FixtureRequest) -> Door:
+def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Door:
     """Each way in at the proxy."""
-    return request.param
+    return request.param(tmp_path_factory.mktemp("door"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -9,6 +9,7 @@ The tests that use the fixture `door` run once for each door, and say nothing of
 from __future__ import annotations
 
 import json
+import ssl
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from certificates import Authority, public_key_of
 from fakes import body
+
+USER, PASSWORD = "ada", "hunter2-canary"
+HASH = "$2b$04$3EF6b/1GMxMfooasoqSCP.GEsYuHGoNTLm9c/rABm8AmElf8favj."
+"""Of the password, by bcrypt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +71,43 @@ class Door:
         return {"scheme": self.scheme, **self.tls, **self.credentials}
 
 
-DOORS = {"plain": Door()}
+def plain(_: Path) -> Door:
+    """Return a door that is open to all."""
+    return Door()
+
+
+def locked(directory: Path) -> Door:
+    """Return a door of TLS where a user is asked for, and a client's certificate checked if it shows one.
+
+    A person's browser shows none, the programs do.
+    """
+    ca = Authority(directory)
+    server, key = ca.files("server", "127.0.0.1")
+    client, client_key = ca.files("client", "client.example")
+    file = directory / "web.yml"
+    tls_server = {
+        "cert_file": server.name, "key_file": key.name, "client_auth_type": "VerifyClientCertIfGiven",
+        "client_ca_file": ca.file.name, "client_allowed_sans": ["client.example"],
+    }  # fmt: skip
+    file.write_text(json.dumps({"tls_server_config": tls_server, "basic_auth_users": {USER: HASH}}))
+
+    def session() -> aiohttp.ClientSession:
+        context = ssl.create_default_context(cafile=ca.file)
+        context.load_cert_chain(client, client_key)
+        connector = aiohttp.TCPConnector(ssl=context)
+        headers = {"Authorization": aiohttp.encode_basic_auth(USER, PASSWORD)}
+        return aiohttp.ClientSession(connector=connector, headers=headers)
+
+    return Door(
+        flags=(f"--web.config.file={file}",),
+        scheme="https",
+        tls={"tls_config": {"ca_file": str(ca.file), "cert_file": str(client), "key_file": str(client_key)}},
+        credentials={"basic_auth": {"username": USER, "password": PASSWORD}},
+        browser=(f"--ignore-certificate-errors-spki-list={public_key_of(server)}",),
+        session=session,
+        userinfo=f"{USER}:{PASSWORD}@",
+    )
+
+
+DOORS = {"plain": plain, "locked": locked}
+"""Each makes a door, and may keep files in a directory."""

@@ -23,6 +23,7 @@ import aiohttp
 import leaks
 import yaml
 from aiohttp import web
+from doors import PASSWORD
 from fakes import body
 
 ROOT = Path(__file__).parents[2]
@@ -379,6 +380,7 @@ async def proxy(
     async with running(program):
         yield program
         await keep_pages(program)
+    assert PASSWORD not in program.log.read_text(errors="replace"), "what clients show at the door"
 
 
 async def keep_pages(of: Proxy) -> None:

@@ -9,13 +9,10 @@ from pathlib import Path
 
 import yaml
 from certificates import Authority
+from doors import HASH, PASSWORD
 from fakes import posted
 from real import alertmanager, free_port, get, metric, proxy, send, webhook
 from test_identity import routing
-
-PASSWORD = "hunter2-canary"
-HASH = "$2b$04$3EF6b/1GMxMfooasoqSCP.GEsYuHGoNTLm9c/rABm8AmElf8favj."
-"""Of it, by bcrypt."""
 
 
 async def test_an_alertmanager_behind_tls_a_certificate_and_a_password(am_binary, tmp_path: Path):

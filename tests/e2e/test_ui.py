@@ -71,7 +71,7 @@ async def place(request: pytest.FixtureRequest, door: Door, tmp_path: Any) -> As
         hook = await stack.enter_async_context(webhook())
         model = await stack.enter_async_context(FakeProvider(severe_disk))
         am = await stack.enter_async_context(alertmanager(str(BUILT), grouped(hook.url), tmp_path, prefix=prefix))
-        env = {"LLM_API_KEY": "sk-ui", "PYTHONPATH": LIGHT}
+        env = {"LLM_API_KEY": "sk-ui-canary", "PYTHONPATH": LIGHT}
         px = await stack.enter_async_context(
             proxy(f"{am.url}{prefix}", tmp_path, *enriching(model), *door.flags, env=env)
         )
