@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import ssl
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import real
+import yaml
+from certificates import Authority
 from fakes import FakeAlertmanager, answer, body, exchange, fake_alertmanager, post, posted, status_of
 
 MIB = 1 << 20
@@ -151,13 +154,19 @@ def held(upstream: FakeAlertmanager, bomb: bytes, name: str) -> None:
         upstream.held = bomb
 
 
-async def crowd(to: int) -> None:
+def trusting(ca: str) -> ssl.SSLContext | None:
+    """Return how a client speaks to a server of that CA; plainly if it is none."""
+    return ssl.create_default_context(cafile=ca) if ca else None
+
+
+async def crowd(to: int, ca: str) -> None:
     """Be a thousand idle connections and two hundred slow bodies, until standard input ends."""
-    idle = [await asyncio.open_connection("127.0.0.1", to) for _ in range(IDLE)]
+    tls = trusting(ca)
+    idle = [await asyncio.open_connection("127.0.0.1", to, ssl=tls) for _ in range(IDLE)]
     for reader, writer in idle:
         writer.write(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.read(1)
-    slow = [(await asyncio.open_connection("127.0.0.1", to))[1] for _ in range(SLOW)]
+    slow = [(await asyncio.open_connection("127.0.0.1", to, ssl=tls))[1] for _ in range(SLOW)]
     for writer in slow:
         writer.write(b"POST /api/v2/alerts HTTP/1.1\r\nHost: x\r\n" + LENGTHY % MIB + b"[")
     print(flush=True)
@@ -172,9 +181,9 @@ async def crowd(to: int) -> None:
         writer.transport.abort()
 
 
-async def milliseconds(to: int, content: bytes) -> list[float]:
+async def milliseconds(to: int, content: bytes, ca: str) -> list[float]:
     """Return what each of the POSTs of a round takes, over one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", to)
+    reader, writer = await asyncio.open_connection("127.0.0.1", to, ssl=trusting(ca))
     request, found = post(content, close=False), []
     for _ in range(POSTS):
         begun = time.perf_counter()
@@ -190,27 +199,34 @@ async def milliseconds(to: int, content: bytes) -> list[float]:
 async def beside_a_crowd(binary: str, home: Path) -> None:
     print(f"a POST of 64 alerts alone, and beside {IDLE} idle connections and {SLOW} slow bodies")
     content = body(*(posted(f"Known{n}", instance=f"10.0.0.{n}:9100") for n in range(64)))
-    for mode in ("transparent", "enriched"):
+    authority = Authority(home)
+    authority.files("server", "127.0.0.1")
+    (home / "web.yml").write_text(
+        yaml.safe_dump({"tls_server_config": {"cert_file": "server.pem", "key_file": "server.key"}})
+    )
+    for mode, ca in (("transparent", ""), ("enriched", ""), ("enriched", str(authority.file))):
+        door = [f"--web.config.file={home / 'web.yml'}"] if ca else []
         async with (
             real.alertmanager(binary, CONFIG, home) as upstream,
-            proxy(upstream.url, home, f"--enrichment.mode={mode}") as running,
+            real.proxy(upstream.url, home, "--log.level=error", f"--enrichment.mode={mode}", *door) as running,
         ):
+            await milliseconds(port(running), content, ca)  # so that all is known
             quiet: list[float] = []
             beside: list[float] = []
             for _ in range(ROUNDS):
-                quiet += await milliseconds(port(running), content)
+                quiet += await milliseconds(port(running), content, ca)
                 with subprocess.Popen(  # noqa: ASYNC220 # nothing else runs while it starts
-                    [sys.executable, __file__, "crowd", str(port(running))],
+                    [sys.executable, __file__, "crowd", str(port(running)), ca],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                 ) as others:
                     await asyncio.to_thread(others.stdout.readline)  # type: ignore[union-attr]
-                    beside += await milliseconds(port(running), content)
+                    beside += await milliseconds(port(running), content, ca)
                     others.communicate(b"\n")
         ratios = [theirs / mine for mine, theirs in zip(quantiles(quiet), quantiles(beside), strict=True)]
         alone = quantiles(quiet)
         print(
-            f"  {mode:12s} alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms; beside them x {ratios[0]:.2f}, "
+            f"  {mode + (', TLS' if ca else ''):13s} alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms; beside them x {ratios[0]:.2f}, "
             f"x {ratios[1]:.2f}"
         )
 
@@ -234,7 +250,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["crowd"] and len(sys.argv) == 3:
-        asyncio.run(crowd(int(sys.argv[2])))
+    if sys.argv[1:2] == ["crowd"] and len(sys.argv) == 4:
+        asyncio.run(crowd(int(sys.argv[2]), sys.argv[3]))
     else:
         asyncio.run(main())

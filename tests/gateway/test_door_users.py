@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import threading
 import time
@@ -36,7 +37,8 @@ async def test_users_come_in_with_their_passwords_and_nobody_else(name: str, doo
         assert [await status(basic(one)) for one in ("ada:p:ä", "bob:b", "ada:p:ä")] == [200] * 3
         wrong = ("ada:b", "bob:", "eve:b", "ada", ":", "")
         assert [await status(basic(one)) for one in wrong] == [401] * len(wrong)
-        others = (b"Bearer b", b"Basic %%%", b"Basic \xff", b"Basic", b"")
+        loose = base64.b64encode(b"bob:b").replace(b"m", b"!m", 1)
+        others = (b"Bearer b", b"Basic " + loose, b"Basic %%%", b"Basic \xff", b"Basic", b"")
         assert [await status(b"Authorization: %b\r\n" % one) for one in others] == [401] * len(others)
         assert await status(b"") == 401
         refusal = await said(port(running, name), ASK[name] + b"\r\n", None)
@@ -107,6 +109,15 @@ async def test_those_who_guess_make_nobody_forget_who_is_known(doors: Doors, mon
     assert asked.count(b"a") == 1
     assert not await knows.know(Shows("ada:a"), {"ada": hashed("b").encode()}), "the password was changed"
     assert not await knows.know(Shows("ada:a"), {}), "the user is gone"
+
+
+async def test_nobody_comes_in_as_one_whom_there_is_not(monkeypatch):
+    monkeypatch.setattr(users, "_NOBODY", hashed("n").encode())
+
+    class Shows:
+        headers = {"Authorization": basic("eve:n").decode()[15:].strip()}  # noqa: RUF012 # a request's
+
+    assert not await users.Users().know(Shows(), {"ada": hashed("n").encode()})
 
 
 async def test_a_long_password_is_compared_as_far_as_bcrypt_does(doors: Doors):
