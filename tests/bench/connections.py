@@ -224,9 +224,9 @@ async def beside_a_crowd(binary: str, home: Path) -> None:
                     beside += await milliseconds(port(running), content, ca)
                     others.communicate(b"\n")
         ratios = [theirs / mine for mine, theirs in zip(quantiles(quiet), quantiles(beside), strict=True)]
-        alone = quantiles(quiet)
+        alone, name = quantiles(quiet), mode + (", TLS" if ca else "")
         print(
-            f"  {mode + (', TLS' if ca else ''):13s} alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms; beside them x {ratios[0]:.2f}, "
+            f"  {name:13s} alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms; beside them x {ratios[0]:.2f}, "
             f"x {ratios[1]:.2f}"
         )
 
