@@ -62,6 +62,8 @@ class Handshake(asyncio.Protocol):
                 state.context,  # type: ignore[arg-type] # there is one, or this would not be
                 server_side=True,
                 ssl_handshake_timeout=self._server.limits.header_timeout,
+                # Beside the peer's farewell it bounds how long the end of an answer may take to be read.
+                ssl_shutdown_timeout=self._server.limits.answer_timeout,
             )
         except OSError as exc:
             self._fails(raw, _what(exc))

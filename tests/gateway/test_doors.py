@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from proxy.app import build
 from proxy.errors import ConfigError
-from proxy.gateway.connections import Limits
+from proxy.gateway.connections import BoundedServer, Limits
 
 
 @pytest.fixture
@@ -100,6 +100,52 @@ async def test_one_without_a_place_is_let_go(doors: Doors):
         gate.set()
         assert [status_of(answer) for answer in await asyncio.gather(*busy)] == [200] * 8
     server.close()
+
+
+@pytest.mark.parametrize("farewell", [False, True], ids=["a request", "a request and a farewell"])
+async def test_what_comes_in_one_piece_with_the_end_of_a_handshake(farewell: bool, doors: Doors, alertmanager):
+    async with build(settings(alertmanager.url, web__config__file=doors.says(tls_server_config=doors.tls))) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.data_port)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = doors.client().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        while client.version() is None or not outgoing.pending:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+                break
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(1 << 16))
+        client.write(ASK["data"] + b"\r\n")
+        if farewell:
+            with contextlib.suppress(ssl.SSLError):
+                client.unwrap()
+        writer.write(outgoing.read())
+        answered = b""
+        async with asyncio.timeout(10):
+            while not answered and (more := await reader.read(1 << 16)):
+                incoming.write(more)
+                with contextlib.suppress(ssl.SSLError):
+                    answered = client.read(1 << 16)
+        writer.close()
+        assert answered[9:12] == (b"" if farewell else b"200"), "TLS closes both sides at once"
+        await until(lambda: has(running, 'aiproxy_connections{listener="data"} ', 0))
+
+
+def test_an_answer_below_tls_that_has_not_left_keeps_its_place():
+    class Buffered:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def get_write_buffer_size(self) -> int:
+            return self.size
+
+    async def displaceable(above: int, below: int) -> bool:
+        server = BoundedServer(lambda _: None, Limits(1, 1, 1, 1), name="data", on_cut=print)
+        connection = server.connected(over=Buffered(below))
+        connection._wire = Buffered(above)
+        return connection.displaceable
+
+    found = [asyncio.run(displaceable(*sizes)) for sizes in ((0, 0), (1, 0), (0, 1))]
+    assert found == [True, False, False]
 
 
 async def test_a_proxy_that_ends_waits_for_no_handshake(doors: Doors, alertmanager):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -68,6 +69,36 @@ def test_tls_is_spoken_as_it_says(directory: Path):
     assert context("clients_asked_in_vain.good").verify_mode is ssl.CERT_NONE
 
 
+def agreed(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+    """Return the client's end of a handshake. Raises SSLError where there is none."""
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)]
+    for _ in range(3):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends[0]
+
+
+def test_the_one_curve_that_is_named_is_agreed_on_and_no_other(directory: Path):
+    server = used(example("curve.good"), directory)[1]
+    assert server
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    assert agreed(server, client).version() == "TLSv1.3"
+    client.set_ecdh_curve("prime256v1")
+    with pytest.raises(ssl.SSLError):
+        agreed(server, client)
+
+
+def test_a_client_that_would_speak_http2_hears_that_it_is_http1(directory: Path):
+    server = used(example("tls.good"), directory)[1]
+    assert server
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    assert agreed(server, client).selected_alpn_protocol() == "http/1.1"
+
+
 @pytest.mark.parametrize(
     ("name", "authenticates"),
     [
@@ -105,6 +136,24 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path):
     with pytest.raises(ConfigError) as told:
         read(file)
     assert [problem.removeprefix(str(file)).split(":")[1] for problem in told.value.problems] == ["2", "3", "5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("basic_auth_users: {ada: %s, ada: %s}", "this user is given twice"),
+        ('http_server_config: {headers: {X-XSS-Protection: "1\\nX: 2"}}', "no header can have"),
+        (
+            "tls_server_config: {cert: a, key: b, cipher_suites: [TLS_AES_128_GCM_SHA256], max_version: TLS12}",
+            "none of TLS 1.2, and max_version is TLS12",
+        ),
+    ],
+)
+def test_what_would_be_something_else_is_told(text: str, says: str, tmp_path: Path):
+    file = tmp_path / "web.yml"
+    file.write_text(text.replace("%s", "$2b$04$3EF6b/1GMxMfooasoqSCP.GEsYuHGoNTLm9c/rABm8AmElf8favj."))
+    with pytest.raises(ConfigError, match=says):
+        read(file)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff"], ids=["not there", "not a text"])
