@@ -269,3 +269,16 @@ def test_nothing_is_read_again_that_has_not_changed(tmp_path: Path):
     for _ in range(3):
         assert watched.current is None
     assert read == ["1", "22"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path):
+    file, next_text = tmp_path / "file", iter(["two", "three, and more"])
+    file.write_text("1")
+
+    def read() -> str:
+        text = file.read_text()
+        file.write_text(next(next_text, text))
+        return text
+
+    watched = Watched(lambda: [file], read)
+    assert [watched.current for _ in range(3)] == ["two", "three, and more", "three, and more"]
