@@ -276,3 +276,12 @@ def test_a_file_that_cannot_be_used_is_not_probed(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert not out
     assert "did you mean llm.timeout?" in err
+
+
+@pytest.mark.parametrize("setting", ["config", "admin_config"])
+def test_check_config_reads_the_files_of_listeners_and_their_certificates(setting, tmp_path, capsys):
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: nobody.pem, key_file: nobody.key}\n")
+    file = tmp_path / "config.yml"
+    file.write_text(f"web:\n  {setting}:\n    file: {tmp_path / 'web.yml'}\n")
+    assert cli.main(["check-config", str(file)]) == 1
+    assert f"cert_file {tmp_path / 'nobody.pem'}" in capsys.readouterr().err
