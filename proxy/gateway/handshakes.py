@@ -26,8 +26,7 @@ class Handshake(asyncio.Protocol):
         self._raw: asyncio.Transport
         self._task: asyncio.Task[None]
         self._early = b""
-        """What came right behind the handshake."""
-        self._over = False
+        """What came in one piece with the end of the handshake."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 # a stream's, as this is its protocol
@@ -42,11 +41,7 @@ class Handshake(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._early += data
 
-    def eof_received(self) -> None:
-        self._over = True
-
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._over = True
         self._server.gone(self)
 
     def displace(self) -> None:
@@ -70,8 +65,7 @@ class Handshake(asyncio.Protocol):
             return
         finally:
             self._server.gone(self)
-        if tls is None or tls.is_closing() or self._over:
-            raw.abort()
+        if tls is None:  # gone, within the same moment
             return
         if state.config.tls is not None and not _is_welcome(tls.get_extra_info("peercert"), state.config.tls):
             self._fails(raw, "the client's certificate has none of client_allowed_sans")

@@ -114,7 +114,7 @@ async def test_what_comes_in_one_piece_with_the_end_of_a_handshake(farewell: boo
                 break
             writer.write(outgoing.read())
             incoming.write(await reader.read(1 << 16))
-        client.write(ASK["data"] + b"\r\n")
+        client.write(post(body(posted())))
         if farewell:
             with contextlib.suppress(ssl.SSLError):
                 client.unwrap()
@@ -127,6 +127,9 @@ async def test_what_comes_in_one_piece_with_the_end_of_a_handshake(farewell: boo
                     answered = client.read(1 << 16)
         writer.close()
         assert answered[9:12] == (b"" if farewell else b"200"), "TLS closes both sides at once"
+        async with asyncio.timeout(10):
+            while not alertmanager.posts:
+                await asyncio.sleep(0.01)
         await until(lambda: has(running, 'aiproxy_connections{listener="data"} ', 0))
 
 
