@@ -25,6 +25,7 @@ class Handshake(asyncio.Protocol):
         self._server = server
         self._raw: asyncio.Transport
         self._task: asyncio.Task[None]
+        self._displaced = False
         self._early = b""
         """What came in one piece with the end of the handshake."""
 
@@ -46,6 +47,7 @@ class Handshake(asyncio.Protocol):
 
     def displace(self) -> None:
         """End it."""
+        self._displaced = True
         self._raw.abort()
 
     async def _shake(self, raw: asyncio.Transport) -> None:
@@ -61,7 +63,8 @@ class Handshake(asyncio.Protocol):
                 ssl_shutdown_timeout=self._server.limits.answer_timeout,
             )
         except OSError as exc:
-            self._fails(raw, _what(exc))
+            if not self._displaced:  # that is counted as such
+                self._fails(raw, _what(exc))
             return
         finally:
             self._server.gone(self)

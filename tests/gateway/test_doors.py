@@ -73,6 +73,9 @@ async def test_handshakes_make_room_for_those_who_come(doors: Doors, alertmanage
         assert status_of(await said(running.data_port, ASK["data"] + b"\r\n", doors.client())) == 200
         async with asyncio.timeout(10):
             assert await waiting[0][0].read() == b"", "the first to come"
+        cut = 'aiproxy_connections_cut_total{listener="data",reason='
+        assert await metric(running, f'{cut}"displaced"}} ') == 1
+        assert await metric(running, f'{cut}"tls_handshake"}} ') == 0
         for _, writer in waiting:
             writer.transport.abort()
 
