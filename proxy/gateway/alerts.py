@@ -165,14 +165,27 @@ def encode(batch: Batch, insertions: Iterable[Insertion]) -> bytes:
 def ended(batch: Batch, item: Item, alert: Alert, labels: LabelSet, now: datetime) -> Insertion:
     """Return what puts the end of `alert`, as it was known with `labels` added, behind it.
 
-    Alertmanager refuses an end before the beginning. Sent twice, it ends what has ended.
+    Its own members stay as they are written, but for those that are ours to say, in any spelling: the last one counts
+    with Alertmanager. It refuses an end before the beginning; an alert without a beginning begins when it ends, and is
+    merged with the one that it holds. Sent twice, it ends what has ended.
     """
-    gone = json.loads(batch.text[item.start : item.end])
-    gone["labels"] = {**alert.labels, **labels}
-    end = max(now, alert.starts_at) if alert.starts_at else now
-    end += timedelta(microseconds=-end.microsecond % 1000)  # to milliseconds, and never to before the beginning
-    gone["endsAt"] = end.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return item.end, "," + json.dumps(gone, separators=(",", ":"), allow_nan=False)
+    known = {"labels": json.dumps({**alert.labels, **labels}, separators=(",", ":"))}
+    end = now + timedelta(microseconds=-now.microsecond % 1000)  # to milliseconds, and never to before the beginning
+    known["endsAt"] = f'"{end.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}"'
+    begins = _as_written(batch, item, "startsAt") if item.usual else None
+    if begins is not None:
+        known["startsAt"] = begins
+        if alert.starts_at and alert.starts_at > end:
+            known["endsAt"] = begins  # to its last digit, however far away
+    ours = {name.casefold() for name in (*known, "startsAt")}
+    kept = [(m.key, batch.text[m.start : m.end]) for m in item.members or () if m.key.casefold() not in ours]
+    members = (f"{json.dumps(name)}:{value}" for name, value in (*kept, *known.items()))
+    return item.end, ",{" + ",".join(members) + "}"
+
+
+def _as_written(batch: Batch, item: Item, name: str) -> str | None:
+    member = item._member(name)
+    return None if member is None else batch.text[member.start : member.end]
 
 
 def _is_utf8(body: bytes) -> bool:
