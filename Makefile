@@ -6,16 +6,19 @@ SHELL := /bin/bash
 
 # A Python of your own choice: make venv PYTHON=python3.13
 PYTHON ?=
+# How long `make fuzz` looks.
+SECONDS := 60
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+FUZZING := .tools/fuzz
 
 REFERENCE := docs/reference/configuration.md
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help venv programs tools check fmt docs test proof bench demo lock wheel clean
+.PHONY: help venv programs tools check fmt docs test fuzz proof bench demo lock wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +67,15 @@ docs: $(STAMP) ## write the generated reference anew
 test: check programs ## checks first, tests next, coverage last
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term -m "not proof and not live"
 
+fuzz: $(FUZZING)/installed ## look for bodies that break the decoder's promises; SECONDS=600 takes longer
+	cd $(FUZZING) && bin/python ../../tests/fuzz/decoder.py -max_total_time=$(SECONDS) -timeout=10 found ../../tests/fuzz/corpus
+
+$(FUZZING)/installed: requirements-fuzz.lock $(STAMP)
+	$(BIN)/python -m venv --clear $(FUZZING)
+	$(FUZZING)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@mkdir -p $(FUZZING)/found
+	@touch $@
+
 proof: $(STAMP) programs ## the long proofs
 	$(BIN)/pytest -m proof
 
@@ -82,6 +94,7 @@ demo: $(STAMP) programs ## see it work; ONCE=1 ends by itself, MODEL=local asks 
 lock: $(STAMP) ## write the locks anew; UPGRADE=1 takes newer versions
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group fuzz -o requirements-fuzz.lock
 
 wheel: $(STAMP) ## dist/*.whl
 	$(BIN)/hatchling build -t wheel -d dist
