@@ -2,7 +2,7 @@
 
 A model to hold the proxy's own reader against. Names of members are matched in any case, the last of two wins, maps
 that come twice are merged, null is nothing, bytes and escapes that are no characters are U+FFFD, and what stands
-behind the array is not read.
+behind the array is not read. Whether a time is one is not asked here.
 """
 
 from __future__ import annotations
