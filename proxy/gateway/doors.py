@@ -10,8 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.gateway.forwarder import expects_continue
 from proxy.gateway.heads import ADDED
-from proxy.gateway.refusals import Refusal
+from proxy.gateway.refusals import Refusal, refused
 from proxy.gateway.users import Users, bears
 from proxy.gateway.web_config import WebConfig
 
@@ -68,7 +69,7 @@ class Door:
         async def answer(request: Any) -> web.StreamResponse:
             config = self._current().config
             request[ADDED] = config.headers
-            return await handler(request) if await self._opens_for(request, config) else _who()
+            return await handler(request) if await self._opens_for(request, config) else _who(request)
 
         return answer
 
@@ -82,7 +83,9 @@ class Door:
         return known
 
 
-def _who() -> web.StreamResponse:
-    refusal = Refusal(401, "want a user's name and password")
+def _who(request: web.BaseRequest) -> web.StreamResponse:
+    why = "want a user's name and password"
+    # Who waits for a 100 may take this for the end of the request, and begin the next one where the body would be.
+    refusal = refused(401, why) if expects_continue(request) else Refusal(401, why)
     refusal.headers["WWW-Authenticate"] = "Basic"
     return refusal

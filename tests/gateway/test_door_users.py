@@ -58,6 +58,21 @@ async def test_a_post_of_the_unknown_reaches_nobody(doors: Doors, alertmanager):
     assert passed_on in alertmanager.posts[0].headers, "it is the sender's"
 
 
+@LISTENERS
+async def test_behind_a_refusal_that_spares_a_body_nothing_is_taken_for_it(name: str, doors: Doors, alertmanager):
+    flags = {SETTING[name]: doors.says(basic_auth_users={"ada": hashed("a")})}
+    ask = b"POST /x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n"
+    async with build(settings(alertmanager.url, **flags)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port(running, name))
+        writer.write(ask + b"Expect: 100-continue\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert (status_of(head), b"\r\nConnection: close\r\n" in head) == (401, True)
+        writer.close()
+        sends = ask + b"\r\n" + b"x" * 50 + ASK[name] + basic("ada:a") + b"\r\n"
+        both = await said(port(running, name), sends, None)
+        assert [both.count(b"HTTP/1.1 401 "), both.count(b"HTTP/1.1 200 ")] == [1, 1]
+
+
 async def test_a_password_is_compared_once_and_one_at_a_time(doors: Doors, alertmanager, monkeypatch):
     asked, at_once, most = [], 0, 0
     lock = threading.Lock()
