@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import time
+from asyncio import sslproto
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from fakes import body, post, posted, settings, status_of
 from knocking import ASK, LISTENERS, SETTING, Doors, basic, has, hashed, metric, port, said, until, verified
 from structlog.testing import capture_logs
 
-from proxy.app import build
+from proxy.app import Loop, build
 from proxy.errors import ConfigError
 from proxy.gateway.connections import BoundedServer, Limits
+from proxy.gateway.server_tls import server_context
+from proxy.gateway.web_config import read
 
 
 @pytest.fixture
@@ -302,3 +305,20 @@ async def test_a_door_that_cannot_be_used_is_told_before_anything_opens(doors: D
     with pytest.raises(ConfigError, match=r"nobody\.pem and key_file \S+nobody\.key: No such file"):
         async with build(settings(alertmanager.url, web__config__file=str(doors.file))):
             pass
+
+
+def test_a_connection_through_tls_takes_no_more_than_it_needs(doors: Doors, monkeypatch):
+    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)  # is put back
+    server = server_context(read(Path(doors.says(tls_server_config=doors.tls))).tls)
+
+    async def buffer() -> int:
+        listening = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=server)
+        _, port = listening.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=doors.client())
+        taken = len(writer.transport._ssl_protocol._ssl_buffer)
+        writer.transport.abort()
+        listening.close()
+        return taken
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(buffer()) <= 64 << 10
