@@ -74,7 +74,9 @@ class Door:
         return answer
 
     async def _opens_for(self, request: web.BaseRequest, config: WebConfig) -> bool:
-        if config.tls is not None and config.tls.clients is ssl.CERT_REQUIRED:
+        # A connection may be older than what the file says now, and have shown none.
+        needs_one = config.tls is not None and config.tls.clients is ssl.CERT_REQUIRED
+        if needs_one and request.transport is not None and request.transport.get_extra_info("peercert"):
             request[SHOWN] = Shown.CERTIFICATE
         if not config.users or bears(request, self._token()):
             return True

@@ -238,3 +238,17 @@ async def test_a_page_of_another_origin_changes_nothing_with_a_users_password(do
     async with build(settings(alertmanager.url, **flags)) as running:
         request = b"POST /-/reload HTTP/1.0\r\nOrigin: http://evil.example\r\n" + basic("ada:a") + b"\r\n"
         assert status_of(await said(running.admin_port, request, None)) == 403
+
+
+async def test_a_connection_without_a_certificate_stays_unknown_when_one_is_wanted_later(doors: Doors, alertmanager):
+    request = b"GET /api/v1/mode HTTP/1.1\r\nHost: elsewhere.example\r\n"
+    file = doors.says(tls_server_config=doors.tls)
+    async with build(settings(alertmanager.url, web__admin_config__file=file)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.admin_port, ssl=doors.client())
+        for last in (b"", b"Connection: close\r\n"):
+            writer.write(request + last + b"\r\n")
+            assert status_of(await reader.readuntil(b"\r\n\r\n")) == 403, "as a page of a rebound name is"
+            if not last:
+                await reader.readuntil(b"}")
+            verified(doors)
+        writer.transport.abort()
