@@ -25,7 +25,7 @@ from proxy.telemetry import Metrics
 def chosen_doors(
     settings: Settings, token: Callable[[], str] = lambda: "", on_read: Callable[[str, bool], None] = lambda *_: None
 ) -> dict[str, Door]:
-    """Return the doors of the listeners that have a file of one, by the listener's name.
+    """Return the doors of the listeners that have a web config file, by the listener's name.
 
     `token` opens the admin listener's in a user's place. `on_read` hears a listener's name when a file of its door was
     read again, and whether it could be used. Raises ConfigError when one cannot be.

@@ -21,6 +21,7 @@ from proxy.cli.arguments import checked_by, read_by
 from proxy.cli.client import AdminClient, RequestFailed
 from proxy.config.kinds import Between, DurationKind, MatchersKind, PercentKind, UrlKind
 from proxy.gateway import web_config
+from proxy.gateway.server_tls import no_password, why
 from proxy.policy import CanaryBy, Mode
 
 Ask = Callable[[AdminClient, argparse.Namespace], Mapping[str, Any]]
@@ -233,15 +234,17 @@ def admin_url(web: config.Web) -> str:
 
 def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     """Return how TLS is spoken to the proxy, as the arguments say. Raises RequestFailed."""
+    if arguments.key_file and not arguments.cert_file:
+        raise RequestFailed("--proxy.key-file is given and --proxy.cert-file is not, want both or the latter")
     if not (arguments.ca_file or arguments.cert_file):
         return None
     try:
         context = ssl.create_default_context(cafile=arguments.ca_file)
         if arguments.cert_file:
-            context.load_cert_chain(arguments.cert_file, arguments.key_file)
-    except OSError as exc:
+            context.load_cert_chain(arguments.cert_file, arguments.key_file, password=no_password)
+    except (OSError, ValueError) as exc:
         files = ", ".join(str(file) for file in (arguments.ca_file, arguments.cert_file, arguments.key_file) if file)
-        raise RequestFailed(f"{files}: {exc.strerror or exc}") from None
+        raise RequestFailed(f"{files}: {why(exc)}") from None
     return context
 
 

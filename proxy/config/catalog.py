@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def tables(section: type[Section], prefix: str = "") -> Iterator[str]:
             continue
         key = prefix + name
         rows = [_row(setting) for setting in declared(inner, key + ".") if "." not in setting.key[len(key) + 1 :]]
-        heading = f"## {key}\n\n{inner.__doc__}\n"
+        heading = f"## {key}\n\n{inspect.cleandoc(inner.__doc__ or '')}\n"
         columns = "| Key | Variable | Flag | Type | Default | Description |\n|---|---|---|---|---|---|\n"
         yield f"{heading}\n{columns}{''.join(rows)}" if rows else heading
         yield from tables(inner, key + ".")

@@ -438,7 +438,7 @@ class SecretKind(Kind[Secret]):
         self._is_token = is_token
         """Whether it is sent as it is in an HTTP header."""
         self._is_line = is_line
-        """The same, and may have any letters."""
+        """Whether it goes into a header encoded, so that control characters alone are refused."""
 
     def parse(self, text: str) -> Secret:
         # The line feed that `echo` and editors leave behind is never meant, and breaks HTTP headers.

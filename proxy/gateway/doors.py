@@ -54,11 +54,6 @@ class Door:
         return self._current().context is not None
 
     @property
-    def authenticates(self) -> bool:
-        """Whether nobody comes in unknown."""
-        return self._current().config.authenticates
-
-    @property
     def state(self) -> DoorState:
         """What holds for a connection that begins now."""
         return self._current()
@@ -69,20 +64,24 @@ class Door:
         async def answer(request: Any) -> web.StreamResponse:
             config = self._current().config
             request[ADDED] = config.headers
+            if config.tls is not None and config.tls.clients is ssl.CERT_REQUIRED:
+                if not _shows_a_certificate(request):  # the connection is older than what the file says
+                    return refused(401, "want a certificate: connect anew")
+                request[SHOWN] = Shown.CERTIFICATE
             return await handler(request) if await self._opens_for(request, config) else _who(request)
 
         return answer
 
     async def _opens_for(self, request: web.BaseRequest, config: WebConfig) -> bool:
-        # A connection may be older than what the file says now, and have shown none.
-        needs_one = config.tls is not None and config.tls.clients is ssl.CERT_REQUIRED
-        if needs_one and request.transport is not None and request.transport.get_extra_info("peercert"):
-            request[SHOWN] = Shown.CERTIFICATE
         if not config.users or bears(request, self._token()):
             return True
         if known := await self._users.know(request, config.users):
             request[SHOWN] = Shown.PASSWORD
         return known
+
+
+def _shows_a_certificate(request: web.BaseRequest) -> bool:
+    return request.transport is not None and bool(request.transport.get_extra_info("peercert"))
 
 
 def _who(request: web.BaseRequest) -> web.StreamResponse:

@@ -10,6 +10,7 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from typing import Final
+from weakref import WeakValueDictionary
 
 import bcrypt
 from aiohttp import web
@@ -18,19 +19,18 @@ from cachetools import LRUCache
 _REMEMBERED: Final = 1000
 _LENGTH: Final = 72
 """Bytes of a password that bcrypt looks at."""
-_NOBODY: Final = b"$2b$10$X/uW3qIUO9P7FpF9iMr/5Og5nx9EzkyI/2lnLaqgsWZpduE3RxC3K"
-"""Compared with for a name that there is not, so that the time taken does not tell."""
 
 
 class Users:
     """Knows users by name and password, and remembers whom it knew: bcrypt is slow on purpose.
 
-    One password is compared at a time, off the event loop: whoever tries many holds up those who come for the first
-    time, and nobody else.
+    One password is compared at a time, off the event loop, and of those who wait one of each address: whoever tries
+    many holds up those who come for the first time by one comparison, and nobody else.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._key = secrets.token_bytes(32)
         # By themselves, so that those who guess do not make us forget those who know.
         self._right: LRUCache[bytes, bool] = LRUCache(_REMEMBERED)
@@ -39,18 +39,25 @@ class Users:
     async def know(self, request: web.BaseRequest, hashes: Mapping[str, bytes]) -> bool:
         """Return whether a request shows one of the users, whose hashes are given by name, and the password."""
         name, password = _credentials(request)
-        if name is None:
+        if name is None or not hashes:
             return False
-        wanted = hashes.get(name, _NOBODY)
+        # A name that there is not takes as long as one that there is, so that the time does not tell.
+        wanted = hashes.get(name) or next(iter(hashes.values()))
         key = self._remembered_as(name, wanted, password)
-        for known in (self._right, self._wrong):
-            if (found := known.get(key)) is not None:
+        if (found := self._remembered(key)) is not None:
+            return found
+        own_turn = self._turns.setdefault(request.remote or "", asyncio.Lock())
+        async with own_turn, self._turn:
+            if (found := self._remembered(key)) is not None:
                 return found
-        async with self._turn:
             same = await asyncio.to_thread(bcrypt.checkpw, password[:_LENGTH], wanted)
-        found = same and name in hashes
-        (self._right if found else self._wrong)[key] = found
+            found = same and name in hashes
+            (self._right if found else self._wrong)[key] = found
         return found
+
+    def _remembered(self, key: bytes) -> bool | None:
+        found = self._right.get(key)
+        return self._wrong.get(key) if found is None else found
 
     def _remembered_as(self, name: str, wanted: bytes, password: bytes) -> bytes:
         made = hmac.new(self._key, digestmod=hashlib.sha256)

@@ -114,6 +114,8 @@ async def test_those_who_guess_make_nobody_forget_who_is_known(doors: Doors, mon
     monkeypatch.setattr(users.bcrypt, "checkpw", lambda *given: asked.append(given[0]) or really(*given))
 
     class Shows:
+        remote = "127.0.0.1"
+
         def __init__(self, credentials: str) -> None:
             self.headers = {"Authorization": basic(credentials).decode()[15:].strip()}
 
@@ -126,19 +128,19 @@ async def test_those_who_guess_make_nobody_forget_who_is_known(doors: Doors, mon
     assert not await knows.know(Shows("ada:a"), {}), "the user is gone"
 
 
-async def test_nobody_comes_in_as_one_whom_there_is_not(monkeypatch):
-    monkeypatch.setattr(users, "_NOBODY", hashed("n").encode())
-
+async def test_nobody_comes_in_under_another_name_with_anothers_password():
     class Shows:
-        headers = {"Authorization": basic("eve:n").decode()[15:].strip()}  # noqa: RUF012 # a request's
+        remote = "127.0.0.1"
+        headers = {"Authorization": basic("eve:a").decode()[15:].strip()}  # noqa: RUF012 # a request's
 
-    assert not await users.Users().know(Shows(), {"ada": hashed("n").encode()})
+    assert not await users.Users().know(Shows(), {"ada": hashed("a").encode()})
 
 
 async def test_a_long_password_is_compared_as_far_as_bcrypt_does(doors: Doors):
     long = "x" * 100
 
     class Shows:
+        remote = "127.0.0.1"
         headers = {"Authorization": basic(f"ada:{long}").decode()[15:].strip()}  # noqa: RUF012 # a request's
 
     assert await users.Users().know(Shows(), {"ada": hashed(long[:72]).encode()})
@@ -179,7 +181,7 @@ def test_our_credentials_are_for_those_whom_we_know(config: dict[str, Any], take
     flags = CREDENTIALS | {"alertmanager__basic_auth__password_file": str(tmp_path / "password")}
     given = settings("http://127.0.0.1:1", web__config__file=doors.says(**config), **flags, web__listen_address=":0")
     if taken:
-        assert chosen_doors(given)["data"].authenticates
+        assert chosen_doors(given)["data"].state.config.authenticates
     else:
         with pytest.raises(ConfigError, match="could use the proxy's credentials for Alertmanager"):
             chosen_doors(given)
@@ -187,7 +189,7 @@ def test_our_credentials_are_for_those_whom_we_know(config: dict[str, Any], take
         "http://127.0.0.1:1", web__config__file=doors.says(**config), **flags, web__listen_address=":0",
         web__allow_anonymous="true",
     )  # fmt: skip
-    assert chosen_doors(allowed)["data"].authenticates is taken
+    assert chosen_doors(allowed)["data"].state.config.authenticates is taken
 
 
 async def test_a_changed_file_does_not_open_the_door_to_our_credentials(doors: Doors, alertmanager, tmp_path: Path):
@@ -240,15 +242,34 @@ async def test_a_page_of_another_origin_changes_nothing_with_a_users_password(do
         assert status_of(await said(running.admin_port, request, None)) == 403
 
 
-async def test_a_connection_without_a_certificate_stays_unknown_when_one_is_wanted_later(doors: Doors, alertmanager):
-    request = b"GET /api/v1/mode HTTP/1.1\r\nHost: elsewhere.example\r\n"
-    file = doors.says(tls_server_config=doors.tls)
-    async with build(settings(alertmanager.url, web__admin_config__file=file)) as running:
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.admin_port, ssl=doors.client())
-        for last in (b"", b"Connection: close\r\n"):
-            writer.write(request + last + b"\r\n")
-            assert status_of(await reader.readuntil(b"\r\n\r\n")) == 403, "as a page of a rebound name is"
-            if not last:
-                await reader.readuntil(b"}")
-            verified(doors)
+@LISTENERS
+async def test_a_connection_that_is_older_than_the_wish_for_a_certificate_has_to_come_anew(name, doors, alertmanager):
+    ours = doors.client(doors.ca.files("prometheus"))
+    flags = {SETTING[name]: doors.says(tls_server_config=doors.tls)}
+    async with build(settings(alertmanager.url, **flags)) as running:
+        opened = await asyncio.open_connection("127.0.0.1", port(running, name), ssl=ours)
+        verified(doors)
+        reader, writer = opened
+        writer.write(ASK[name].replace(b"Connection: close\r\n", b"") + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert (status_of(head), b"\r\nConnection: close\r\n" in head) == (401, True)
         writer.transport.abort()
+        assert status_of(await said(port(running, name), ASK[name] + b"\r\n", ours)) == 200
+
+
+async def test_who_guesses_much_keeps_nobody_else_waiting(monkeypatch):
+    compared = []
+    monkeypatch.setattr(users.bcrypt, "checkpw", lambda password, _: compared.append(password) or time.sleep(0.01))
+    knows, hashes = users.Users(), {"ada": b"x"}
+
+    class Shows:
+        def __init__(self, remote: str, password: str) -> None:
+            self.remote = remote
+            self.headers = {"Authorization": basic(f"ada:{password}").decode()[15:].strip()}
+
+    guesses = [asyncio.create_task(knows.know(Shows("127.0.0.2", f"{n}"), hashes)) for n in range(50)]
+    await asyncio.sleep(0)
+    await knows.know(Shows("127.0.0.3", "mine"), hashes)
+    assert compared.index(b"mine") <= 2
+    await asyncio.gather(*guesses)
+    assert len(compared) == 51

@@ -58,8 +58,8 @@ async def running_proxy(settings: Settings, admin: str | None, in_force: InForce
             CHECK,
             Level.WARNING,
             f"something listens on web.listen_address ({settings.web.listen_address}), and no proxy answers at "
-            f"{admin or 'an admin listener'}: another program, or a proxy with other settings, is in the way of a "
-            "start",
+            f"{admin or 'an admin listener'}: another program, a proxy with other settings, or one that wants a "
+            "certificate there, is in the way of a start",
         )
     else:
         yield Finding(CHECK, Level.OK, "none runs with these settings on this machine")
