@@ -25,7 +25,6 @@ class Handshake(asyncio.Protocol):
         self._server = server
         self._raw: asyncio.Transport
         self._task: asyncio.Task[None]
-        self._displaced = False
         self._early = b""
         """What came in one piece with the end of the handshake."""
 
@@ -47,7 +46,6 @@ class Handshake(asyncio.Protocol):
 
     def displace(self) -> None:
         """End it."""
-        self._displaced = True
         self._raw.abort()
 
     async def _shake(self, raw: asyncio.Transport) -> None:
@@ -63,12 +61,11 @@ class Handshake(asyncio.Protocol):
                 ssl_shutdown_timeout=self._server.limits.answer_timeout,
             )
         except OSError as exc:
-            if not self._displaced:  # that is counted as such
-                self._fails(raw, _what(exc))
+            self._fails(raw, _what(exc))
             return
         finally:
             self._server.gone(self)
-        if tls is None:  # gone, within the same moment
+        if tls is None:  # it is gone, or made room
             return
         if state.config.tls is not None and not _is_welcome(tls.get_extra_info("peercert"), state.config.tls):
             self._fails(raw, "the client's certificate has none of client_allowed_sans")
