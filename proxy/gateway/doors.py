@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
 
+from proxy.gateway.connections import Handler
 from proxy.gateway.forwarder import expects_continue
 from proxy.gateway.heads import ADDED
 from proxy.gateway.refusals import Refusal, refused
 from proxy.gateway.users import Users, bears
 from proxy.gateway.web_config import WebConfig
-
-Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
 class Shown(StrEnum):
