@@ -216,7 +216,7 @@ async def beside_a_crowd(binary: str, home: Path) -> None:
             for _ in range(ROUNDS):
                 quiet += await milliseconds(port(running), content, ca)
                 with subprocess.Popen(  # noqa: ASYNC220 # nothing else runs while it starts
-                    [sys.executable, __file__, "crowd", str(port(running)), ca],
+                    [sys.executable, __file__, "--be-the-crowd", str(port(running)), ca],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                 ) as others:
@@ -250,7 +250,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["crowd"] and len(sys.argv) == 4:
+    if sys.argv[1:2] == ["--be-the-crowd"]:
         asyncio.run(crowd(int(sys.argv[2]), sys.argv[3]))
     else:
         asyncio.run(main())
