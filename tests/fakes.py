@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from serving import Server
 
 from proxy import config
 from proxy.alert import Alert
@@ -185,8 +186,7 @@ class FakeAlertmanager:
     """How many Alertmanagers it sees in its cluster, itself among them; 0: it does not cluster."""
     up: float = 3600
     """Seconds since its start, as it says."""
-    _open: set[asyncio.StreamWriter] = field(default_factory=set)
-    _server: asyncio.Server | None = None
+    _server: Server | None = None
 
     @property
     def url(self) -> str:
@@ -197,20 +197,15 @@ class FakeAlertmanager:
         return [request for request in self.received if request.line.startswith("POST")]
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 26)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await Server.start(self._serve, port=self.port)
+        self.port = self._server.port
 
     async def stop(self) -> None:
         """Close the port and every connection, as a process that is killed."""
         assert self._server is not None
-        self._server.close()
-        for writer in list(self._open):
-            writer.transport.abort()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._server.wait_closed(), 1)
+        await self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
         self.connections += 1
         try:
             while True:
@@ -230,10 +225,9 @@ class FakeAlertmanager:
                     return
                 writer.write(reply)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._open.discard(writer)
             writer.close()
 
     def _status(self) -> bytes:

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from serving import LIMIT, serving
+
 SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 """Sent behind each request: an answer to it tells that both sides agree where that one ended."""
 PATIENCE = 20.0
-LIMIT = 1 << 26
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -185,7 +186,5 @@ class Upstream:
 @asynccontextmanager
 async def upstream() -> AsyncIterator[Upstream]:
     server = Upstream()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=LIMIT)
-    server.port = listening.sockets[0].getsockname()[1]
-    async with listening:
+    async with serving(server.serve) as server.port:
         yield server

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fakes import answer, stamp
+from serving import Server
 
 from proxy import config
 from proxy.app.probing import Finding, probe
@@ -77,13 +78,12 @@ async def raw(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Raw]:
     server = Raw(respond, scheme="https" if tls else "http")
-    listening = await asyncio.start_server(server.serve, host, port, ssl=tls)
-    server.port = listening.sockets[0].getsockname()[1]
+    listening = await Server.start(server.serve, host=host, port=port, tls=tls)
+    server.port = listening.port
     try:
         yield server
     finally:
-        listening.close()
-        await listening.wait_closed()
+        await listening.close()
 
 
 def an_alertmanager(said: Callable[[], Any] = status, prefix: str = "", **lists: Any) -> Callable[[str], bytes]:

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis
+from serving import Server
 
 READY_WITHIN = 20.0
 
@@ -277,8 +278,7 @@ class Relay:
         self.port = 0
         self._whole = asyncio.Event()
         self._whole.set()
-        self._server: asyncio.Server | None = None
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._server: Server | None = None
 
     def cut(self) -> None:
         self._whole.clear()
@@ -287,32 +287,24 @@ class Relay:
         self._whole.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._server = await Server.start(self._accept)
+        self.port = self._server.port
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server
-        self._server.close()
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._pumps.add(task)
         there: asyncio.StreamWriter | None = None
         try:
             back, there = await asyncio.open_connection("127.0.0.1", self.to)
             await asyncio.gather(self._pump(reader, there), self._pump(back, writer))
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             pass
         finally:
-            self._pumps.discard(task)
             for end in (writer, there):
                 if end is not None:
                     end.close()

@@ -17,6 +17,7 @@ from fakes import posted, stamp
 from probing import probed
 from real import ROOT, Program, alertmanager, answers, clustered, free_port, get, proxy, running, send
 from redis_servers import redis_server
+from serving import serving
 
 FINE = {
     "route": {
@@ -170,12 +171,8 @@ async def balancer(*ports: int):
         to = await asyncio.open_connection("127.0.0.1", ports[turns % len(ports)])
         await asyncio.gather(pipe(reader, to[1]), pipe(to[0], writer))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with serving(serve) as own:
+        yield f"http://127.0.0.1:{own}"
 
 
 def port(of: Program) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from fakes import OK, body, exchange, post, posted, settings, status_of
+from serving import serving
 from structlog.testing import capture_logs
 
 from proxy.app import build
@@ -65,12 +66,8 @@ class Secure:
 @asynccontextmanager
 async def secure(context: ssl.SSLContext) -> AsyncIterator[Secure]:
     found = Secure()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, ssl=context)
-    found.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(found.serve, tls=context) as found.port:
         yield found
-    finally:
-        server.close()
 
 
 @pytest.fixture

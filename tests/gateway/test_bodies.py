@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import RawTestServer
 from fakes import OK, FakeModel, answer, body, exchange, post, posted, settings, status_of, verdict
+from serving import serving
 from yarl import URL
 
 from proxy.app import build
@@ -112,9 +113,9 @@ async def test_a_body_that_says_that_it_is_too_long_is_passed_on_as_it_comes(ale
         writer.write(OK if got == content else b"HTTP/1.1 500 Changed\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with build(settings(url, enrichment__mode="enriched", web__max_body_size="64KiB")) as running:
+    async with serving(serve) as port:
+        given = settings(f"http://127.0.0.1:{port}", enrichment__mode="enriched", web__max_body_size="64KiB")
+        async with build(given) as running:
             reader, writer = await asyncio.open_connection("127.0.0.1", running.data_port)
             request = post(content)
             writer.write(request[: -len(content) + 2000])

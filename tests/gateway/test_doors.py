@@ -14,6 +14,7 @@ import pytest
 from certificates import Authority
 from fakes import body, post, posted, settings, status_of
 from knocking import ASK, LISTENERS, SETTING, Doors, basic, has, hashed, metric, port, said, until, verified
+from serving import serving
 from structlog.testing import capture_logs
 
 from proxy.app import Loop, build
@@ -93,10 +94,8 @@ async def test_one_without_a_place_is_let_go(doors: Doors):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
         writer.close()
 
-    server = await asyncio.start_server(slow, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     flags = {"web__config__file": doors.says(tls_server_config=doors.tls), "web__max_connections": "8"}
-    async with build(settings(url, **flags)) as running:
+    async with serving(slow) as upstream, build(settings(f"http://127.0.0.1:{upstream}", **flags)) as running:
         request = ASK["data"] + b"\r\n"
         busy = [asyncio.create_task(said(running.data_port, request, doors.client())) for _ in range(8)]
         await until(lambda: has(running, 'aiproxy_connections{listener="data"} ', 8))
@@ -105,7 +104,6 @@ async def test_one_without_a_place_is_let_go(doors: Doors):
             await said(running.data_port, request, doors.client())
         gate.set()
         assert [status_of(answer) for answer in await asyncio.gather(*busy)] == [200] * 8
-    server.close()
 
 
 @pytest.mark.parametrize("farewell", [False, True], ids=["a request", "a request and a farewell"])
@@ -180,9 +178,8 @@ async def test_who_does_not_read_is_cut_off_through_tls_too(doors: Doors, monkey
         writer.close()
 
     monkeypatch.setattr("proxy.app.doors.Limits", partial(Limits, answer_timeout=0.8))
-    server = await asyncio.start_server(much, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with build(settings(url, web__config__file=doors.says(tls_server_config=doors.tls))) as running:
+    flags = {"web__config__file": doors.says(tls_server_config=doors.tls)}
+    async with serving(much) as upstream, build(settings(f"http://127.0.0.1:{upstream}", **flags)) as running:
         whole = await said(running.data_port, ASK["data"] + b"\r\n", doors.client())
         assert len(whole.partition(b"\r\n\r\n")[2]) == long, "who reads gets all of it"
         _, writer = await asyncio.open_connection("127.0.0.1", running.data_port, ssl=doors.client())
@@ -190,7 +187,6 @@ async def test_who_does_not_read_is_cut_off_through_tls_too(doors: Doors, monkey
         writer.write(ASK["data"] + b"\r\n")
         await until(lambda: has(running, 'aiproxy_connections_cut_total{listener="data",reason="not_read"} ', 1))
         writer.transport.abort()
-    server.close()
 
 
 @LISTENERS
@@ -287,17 +283,15 @@ async def test_headers_are_added_to_answers_that_have_none_of_the_name(name: str
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Frame-Options: sameorigin\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     config = {"http_server_config": {"headers": HEADERS}, "basic_auth_users": {"ada": hashed("a")}}
-    async with build(settings(url, **{SETTING[name]: doors.says(**config)})) as running:
+    flags = {SETTING[name]: doors.says(**config)}
+    async with serving(answer) as upstream, build(settings(f"http://127.0.0.1:{upstream}", **flags)) as running:
         answered = await said(port(running, name), ASK[name] + basic("ada:a") + b"\r\n", None)
         refused = await said(port(running, name), ASK[name] + b"\r\n", None)
     for raw in (answered, refused):
         assert raw.count(b"X-Frame-Options: ") == raw.count(b"X-Content-Type-Options: nosniff\r\n") == 1
     assert (b"X-Frame-Options: sameorigin" in answered) is (name == "data")
     assert b"X-Frame-Options: deny" in refused
-    server.close()
 
 
 async def test_a_door_that_cannot_be_used_is_told_before_anything_opens(doors: Doors, alertmanager):
@@ -311,13 +305,14 @@ def test_a_connection_through_tls_takes_no_more_than_it_needs(doors: Doors, monk
     monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)  # is put back
     server = server_context(read(Path(doors.says(tls_server_config=doors.tls))).tls)
 
+    async def reads(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
     async def buffer() -> int:
-        listening = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=server)
-        _, port = listening.sockets[0].getsockname()
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=doors.client())
-        taken = len(writer.transport._ssl_protocol._ssl_buffer)
-        writer.transport.abort()
-        listening.close()
+        async with serving(reads, tls=server) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=doors.client())
+            taken = len(writer.transport._ssl_protocol._ssl_buffer)
+            writer.transport.abort()
         return taken
 
     with asyncio.Runner(loop_factory=Loop) as runner:

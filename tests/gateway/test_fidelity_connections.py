@@ -11,6 +11,7 @@ from aiohttp import web
 from fakes import settings
 from fidelity import CHUNKED, request
 from fidelity_wire import answer_from, connection
+from serving import serving
 from several import until
 
 from proxy.app import build
@@ -28,10 +29,7 @@ SOON = 8
 async def answering(when: asyncio.Event, answer: bytes):
     """Run a proxy before a server that answers each request with `answer`, as soon as `when` is set."""
 
-    serving: list[asyncio.Task[None] | None] = []
-
     async def serve(reader, writer):
-        serving.append(asyncio.current_task())
         try:
             while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /api"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")  # a question of the proxy's own
@@ -43,13 +41,12 @@ async def answering(when: asyncio.Event, answer: bytes):
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
-        async with build(settings(url)) as running, connection(running.data_port) as streams:
-            yield streams
-        when.set()
-        await asyncio.gather(*(task for task in serving if task is not None))
+    async with (
+        serving(serve) as port,
+        build(settings(f"http://127.0.0.1:{port}")) as running,
+        connection(running.data_port) as streams,
+    ):
+        yield streams
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

@@ -9,6 +9,7 @@ import pytest
 from fakes import settings
 from fidelity import CHUNKED, JSON, TWO, request
 from fidelity_wire import EMPTY, answer_from, ask, connection, upstream
+from serving import serving
 
 from proxy.app import build
 from proxy.gateway import heads
@@ -141,9 +142,11 @@ async def test_an_answer_may_come_before_the_body():
         await reader.read()
         writer.close()
 
-    refusing = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{refusing.sockets[0].getsockname()[1]}"
-    async with refusing, build(settings(url)) as running, connection(running.data_port) as (reader, writer):
+    async with (
+        serving(serve) as port,
+        build(settings(f"http://127.0.0.1:{port}")) as running,
+        connection(running.data_port) as (reader, writer),
+    ):
         writer.write(request("POST", "/x", "Content-Length: 100"))
         answer = await asyncio.wait_for(answer_from(reader, b"POST"), 20)
     assert (answer.status, answer.body) == (415, b"no")

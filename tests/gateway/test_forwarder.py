@@ -22,6 +22,7 @@ from fakes import (
     status_of,
 )
 from retried import Proxy
+from serving import serving
 from yarl import URL
 
 from proxy.app import build
@@ -118,9 +119,8 @@ class Pooled:
 @asynccontextmanager
 async def pooled():
     server = Pooled()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    async with listening:
-        yield server, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with serving(server.serve) as port:
+        yield server, f"http://127.0.0.1:{port}"
 
 
 async def test_several_dead_connections_cost_no_post():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes import OK, FakeModel, answer, body, exchange, fake_alertmanager, post, posted, settings, status_of, verdict
+from serving import serving
 
 from proxy.app import build
 from proxy.classification.classification import Severity
@@ -290,9 +291,7 @@ async def test_an_answer_that_breaks_off_breaks_off(alertmanager):
         await sent.wait()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with build(settings(f"http://127.0.0.1:{port}")) as running:
+    async with serving(serve) as port, build(settings(f"http://127.0.0.1:{port}")) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.data_port)
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"half")
@@ -300,7 +299,6 @@ async def test_an_answer_that_breaks_off_breaks_off(alertmanager):
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
-    server.close()
 
 
 async def test_a_body_beyond_a_mebibyte_passes_in_every_mode(enriched, alertmanager):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes import NO_ALERTS, OK, answer, body, exchange, post, posted, settings, status_of
 from retried import Proxy
+from serving import serving
 
 from proxy.app import build
 from proxy.gateway import forwarder
@@ -41,9 +42,7 @@ class Raw:
 @asynccontextmanager
 async def raw(play, **flags):
     server = Raw(play)
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 26)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    async with listening, build(settings(url, **flags)) as running:
+    async with serving(server.serve) as port, build(settings(f"http://127.0.0.1:{port}", **flags)) as running:
         yield Proxy(running), server
 
 
@@ -198,9 +197,7 @@ async def test_an_answer_that_comes_before_the_body_was_read_is_the_answer():
             await asyncio.wait_for(reader.read(), 1)  # Go, too, reads on for a while
         writer.close()
 
-    listening = await asyncio.start_server(refuses, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    async with listening, build(settings(url)) as running:
+    async with serving(refuses) as port, build(settings(f"http://127.0.0.1:{port}")) as running:
         answered = await exchange(running.data_port, post(body(posted("x" * 5_000_000))))
     assert (status_of(answered), answered.endswith(b"too large")) == (413, True)
 
@@ -237,9 +234,7 @@ async def test_the_rest_of_a_body_is_not_sent_as_if_it_were_the_whole(method):
         await reader.read(1)
         writer.transport.abort()
 
-    listening = await asyncio.start_server(breaks, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    async with listening, build(settings(url, enrichment__mode="transparent")) as running:
+    async with serving(breaks) as port, build(settings(f"http://127.0.0.1:{port}")) as running:
         request = post(BYTES, path="/api/v2/silences").replace(b"POST", method.encode(), 1)
         assert status_of(await exchange(running.data_port, request)) == 502
     assert sum(head.startswith(method.encode()) for head in heads) == 1
