@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-from real import ROOT, alertmanagers, free_port
+from ports import free_port
+from real import ROOT, alertmanagers
 
 PORTS = ("9093", "19093", "19094", "11434", "8000")
 """Those that pages name."""

@@ -16,7 +16,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,22 +26,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis
+from ports import free_port
 from serving import Server
 
 READY_WITHIN = 20.0
-
-
-def free_port(*, and_bus: bool = False) -> int:
-    """Return a port that is free; `and_bus`: as is the one 10,000 above, which a server of a Cluster takes as well."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            if not and_bus:
-                return port
-            with contextlib.suppress(OSError, OverflowError):
-                other.bind(("127.0.0.1", port + 10_000))
-                return port
 
 
 def until(true: Callable[[], Any], what: str) -> None:

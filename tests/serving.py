@@ -18,6 +18,18 @@ TURNS = 10
 """Of the loop, more than it takes from a connection's accept to the first line of what serves it."""
 
 
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close its port, when all that it has accepted is begun to be served.
+
+    What is on its way there when asyncio's `close` comes is lost, and its socket is left open.
+    """
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    server.close()
+
+
 class Server:
     """Hands each connection to `serve`; `close` ends them all, as the end of a process does.
 
@@ -47,11 +59,7 @@ class Server:
     async def close(self) -> None:
         """Close the port and every connection."""
         assert self._server is not None
-        for listening in self._server.sockets:
-            asyncio.get_running_loop().remove_reader(listening.fileno())  # no further one is accepted
-        for _ in range(TURNS):  # a connection on its way at `Server.close` would be lost, and left open
-            await asyncio.sleep(0)
-        self._server.close()
+        await stop_listening(self._server)
         tasks = [task for task in self._accepted.values() if task]
         for task in tasks:
             task.cancel()

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from certificates import Authority
 from fakes import answer
+from ports import free_port
 from probing import Findings, an_alertmanager, probed, raw, status, told
-from redis_servers import free_port
 from yarl import URL
 
 from proxy.app.probing.balancing import balanced

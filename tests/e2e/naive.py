@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from lab import LIGHT, Sender, background, enriching, grouped, never_the_same
-from real import clustered, free_port, model_ready, proxy, webhook
+from ports import free_port
+from real import clustered, model_ready, proxy, webhook
 from redis_servers import redis_server
 
 from proxy.decisions.switch import LEAD

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,6 +23,7 @@ import yaml
 from aiohttp import web
 from doors import PASSWORD
 from fakes import body
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN = 30.0
@@ -38,24 +37,6 @@ def alertmanagers() -> list[str]:
     """Every Alertmanager there is: the one on PATH (Debian's) and the one that `make tools` builds."""
     on_path = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
     return [path for path in (on_path, str(BUILT) if BUILT.exists() else None) if path]
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a port that nobody else gets.
-
-    Programs are started again on their ports, so these lie below those that the kernel gives to outgoing connections.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        if port in _given:
-            continue
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            _given.add(port)
-            return port
 
 
 @dataclass

@@ -11,7 +11,8 @@ from typing import Any
 
 from disturbed import Disturbance, Disturbed, kill, mode_of, switch
 from lab import Lab, between_flushes, by_rules, lab
-from real import free_port, settled
+from ports import free_port
+from real import settled
 from redis_servers import Relay, redis_sentinel, redis_server
 
 from proxy.decisions.stores.redis import PEER

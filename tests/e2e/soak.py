@@ -11,7 +11,8 @@ from pathlib import Path
 
 from disturbed import kill
 from lab import EVERY, Lab, background, between_flushes, lab
-from real import free_port, settled
+from ports import free_port
+from real import settled
 from redis_servers import Relay, redis_server
 from replicas import IN_A_GAP
 

@@ -14,8 +14,9 @@ import aiohttp
 import pytest
 import yaml
 from fakes import posted, stamp
+from ports import free_port
 from probing import probed
-from real import ROOT, Program, alertmanager, answers, clustered, free_port, get, proxy, running, send
+from real import ROOT, Program, alertmanager, answers, clustered, get, proxy, running, send
 from redis_servers import redis_server
 from serving import serving
 

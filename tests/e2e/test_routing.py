@@ -7,7 +7,8 @@ import json
 
 import aiohttp
 from fakes import posted
-from real import alertmanager, free_port, get, metric, proxy, send, webhook
+from ports import free_port
+from real import alertmanager, get, metric, proxy, send, webhook
 from test_identity import routing
 
 from proxy.alert import fingerprint

@@ -11,7 +11,8 @@ import yaml
 from certificates import Authority
 from doors import HASH, PASSWORD
 from fakes import posted
-from real import alertmanager, free_port, get, metric, proxy, send, webhook
+from ports import free_port
+from real import alertmanager, get, metric, proxy, send, webhook
 from test_identity import routing
 
 

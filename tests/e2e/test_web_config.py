@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from real import free_port
+from ports import free_port
 from web_configs import EXAMPLES, Example, certificates
 
 CONFIG = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"

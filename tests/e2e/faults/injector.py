@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from real import free_port
+from ports import free_port
+from serving import stop_listening
 
 ALERTS = "/api/v2/alerts"
 NUMBER = "x-post"
@@ -114,8 +115,8 @@ class Injector:
         """Nobody listens any more, and what was connected is reset."""
         self._tear_down()
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            await stop_listening(server)
         for writer in list(self._open):
             _reset(writer)
         await asyncio.sleep(0)
@@ -139,7 +140,6 @@ class Injector:
 
     async def close(self) -> None:
         await self.refuse()
-        await asyncio.sleep(0.05)  # who was accepted in this moment is only now begun to be served
         tasks = list(self._open.values())
         for task in tasks:
             task.cancel()
