@@ -9,6 +9,7 @@ from pathlib import Path
 
 from disturbed import Disturbed, kill, switch
 from lab import LIGHT, Lab, between_flushes
+from real import Proxy
 
 from proxy.policy import Mode
 
@@ -36,13 +37,13 @@ async def stop(run: Lab) -> None:
 # What it keeps
 
 
-def files(run: Lab) -> list[Path]:
+def files(px: Proxy) -> list[Path]:
     """The store's files, its log and its lock among them."""
-    return [path for path in (run.proxy.home / "data").iterdir() if path.name.startswith("decisions.db")]
+    return [path for path in (px.home / "data").iterdir() if path.name.startswith("decisions.db")]
 
 
 async def delete_the_file(run: Lab) -> None:
-    found = files(run)
+    found = files(run.proxy)
     assert found, "there is a file"
     for path in found:
         path.unlink()
@@ -55,10 +56,14 @@ async def delete_the_file_and_kill(run: Lab) -> None:
     await run.proxy.start()
 
 
-async def kill_and_delete_the_file(run: Lab) -> None:
-    await run.proxy.kill()
-    for path in files(run):
+async def lose_the_store(px: Proxy) -> None:
+    await px.kill()
+    for path in files(px):
         path.unlink()
+
+
+async def kill_and_delete_the_file(run: Lab) -> None:
+    await lose_the_store(run.proxy)
     await run.proxy.start()
 
 
@@ -119,7 +124,7 @@ async def reload(run: Lab) -> None:
 
 async def other_names_and_an_empty_store(run: Lab) -> None:
     await run.proxy.stop()
-    for path in files(run):
+    for path in files(run.proxy):
         path.unlink()
     await restart_with(
         run,

@@ -13,7 +13,7 @@ from doors import DOORS, Door
 from real import PeersLate, alertmanagers
 
 pytest.register_assert_rewrite(
-    "alone", "disturbed", "faults", "lab", "naive", "replicas", "soak", "unharmed", "with_prometheus"
+    "alone", "disturbed", "faults", "lab", "naive", "replicas", "soak", "unavoidable", "unharmed", "with_prometheus"
 )
 
 AT_ONCE = 10

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from disturbed import Disturbance, Disturbed, kill, mode_of, switch
+from disturbed import MIDST, Disturbance, Disturbed, begins_soon, kill, mode_of, switch
 from lab import Lab, between_flushes, by_rules, lab
 from ports import free_port
 from real import settled
@@ -176,6 +176,27 @@ async def failover(binary: str, directory: Path) -> None:
         await Disturbed(fail, [f"--store.url={sentinel.url}"], A_GAP, extra=IN_A_GAP)(binary, directory)
 
 
+async def one_does_not_label(binary: str, directory: Path) -> None:
+    """Both send what the one decided that was the first to know an alert; bare is a decision, too."""
+    async with (
+        redis_server(directory, free_port()) as redis,
+        lab(binary, directory, f"--store.url={redis.url}", replicas=2) as run,
+    ):
+        does_not = run.proxies[1]
+        does_not.command.append("--enrichment.mode=transparent")
+        await does_not.stop()
+        await does_not.start()
+        assert await mode_of(does_not) == "transparent"
+        await asyncio.gather(*(begins_soon(run, name) for name in MIDST))
+        await run.calm()
+        for name in MIDST:
+            first, second = await run.labels(name)
+            assert first == second
+        await run.ends(*MIDST)
+        await run.calm()
+        run.told_once(*MIDST)
+
+
 async def stopped_before_the_first_alert(binary: str, directory: Path) -> None:
     """Nobody has noticed yet when the alert comes."""
     async with (
@@ -207,4 +228,7 @@ REDIS = {
     "cut off from one": cut_off_from_one,
     "cut off from one for long": cut_off_for_long,
     "failover": failover,
+}
+LONG = {
+    "Redis is well, and one proxy does not label": one_does_not_label,
 }

@@ -7,6 +7,7 @@ import naive
 import pytest
 import replicas
 import soak
+import unavoidable
 import unharmed
 import with_prometheus
 
@@ -42,6 +43,11 @@ async def test_with_labels(am_binary, scenario, side_by_side, request):
     await side_by_side[request.node.nodeid]
 
 
+@table(unavoidable.ONE)
+async def test_what_no_proxy_can_avoid(am_binary, scenario, side_by_side, request):
+    await side_by_side[request.node.nodeid]
+
+
 @table({"without end": naive.without_end})
 async def test_a_naive_proxy(am_binary, scenario, side_by_side, request):
     await side_by_side[request.node.nodeid]
@@ -49,6 +55,6 @@ async def test_a_naive_proxy(am_binary, scenario, side_by_side, request):
 
 @pytest.mark.proof
 @pytest.mark.timeout(600)
-@table(alone.LONG | with_prometheus.LONG | soak.LONG)
+@table(alone.LONG | unavoidable.TWO | replicas.LONG | with_prometheus.LONG | soak.LONG)
 async def test_in_the_long_run(am_binary, scenario, side_by_side, request):
     await side_by_side[request.node.nodeid]
