@@ -18,7 +18,7 @@ from proxy.gateway.data_connections import DataServer
 from proxy.gateway.doors import Door, DoorState
 from proxy.gateway.handshakes import Handshake
 from proxy.gateway.server_tls import server_context
-from proxy.gateway.web_config import read
+from proxy.gateway.web_config import WebConfig, read
 from proxy.telemetry import Metrics
 
 
@@ -99,19 +99,22 @@ def _watched(file: Path, on_read: Callable[[bool], None], *, guards: bool) -> Ca
     One that `guards` the credentials for Alertmanager must let in nobody unknown.
     """
     named: tuple[Path, ...] = ()
-    speaks_tls: bool | None = None
+    before: WebConfig | None = None
 
     def make() -> DoorState:
         """Raises ValueError, which says what is wrong with the file or one that it names."""
-        nonlocal named, speaks_tls
+        nonlocal named, before
         try:
             config = read(file)
         except ConfigError as exc:
             raise ValueError("; ".join(exc.problems)) from None
         named = config.tls.files if config.tls else ()  # also if they cannot be used: they may be mended
-        if speaks_tls not in (None, config.tls is not None):
+        if before and (before.tls is None) != (config.tls is None):
             raise ValueError(f"{file}: whether TLS is spoken can change with a restart alone")
-        if guards and not config.authenticates:
+        # A file that is just being written, and empty so far, would let everybody in.
+        if before and (no_more := before.asks_for - config.asks_for):
+            raise ValueError(f"{file}: {' and '.join(sorted(no_more))} can be taken back with a restart alone")
+        if guards and not config.asks_for:
             raise ValueError(
                 f"{file}: whoever reaches web.listen_address could use the proxy's credentials for Alertmanager; want "
                 "basic_auth_users or client_auth_type: RequireAndVerifyClientCert, or web.allow_anonymous where the "
@@ -121,7 +124,7 @@ def _watched(file: Path, on_read: Callable[[bool], None], *, guards: bool) -> Ca
             state = DoorState(config, server_context(config.tls) if config.tls else None)
         except ValueError as exc:
             raise ValueError(f"{file}: {exc}") from None
-        speaks_tls = config.tls is not None
+        before = config
         return state
 
     try:

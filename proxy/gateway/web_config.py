@@ -101,9 +101,11 @@ class WebConfig:
     """Added to answers that have none of the name."""
 
     @property
-    def authenticates(self) -> bool:
-        """Whether nobody comes in unknown."""
-        return bool(self.users) or (self.tls is not None and self.tls.clients is ssl.CERT_REQUIRED)
+    def asks_for(self) -> frozenset[str]:
+        """What every client has to show, by the keys that say so; with none, the unknown come in."""
+        users = {"basic_auth_users"} if self.users else set()
+        certificates = {"client_auth_type"} if self.tls and self.tls.clients is ssl.CERT_REQUIRED else set()
+        return frozenset(users | certificates)
 
 
 def read(file: Path) -> WebConfig:

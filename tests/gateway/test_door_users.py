@@ -13,7 +13,8 @@ from typing import Any
 import bcrypt
 import pytest
 from fakes import body, post, posted, settings, status_of
-from knocking import ASK, LISTENERS, SETTING, Doors, basic, hashed, port, said, verified
+from knocking import ASK, LISTENERS, SETTING, Doors, basic, hashed, metric, port, said, verified
+from structlog.testing import capture_logs
 
 from proxy.app import build
 from proxy.app.doors import chosen_doors
@@ -162,6 +163,37 @@ async def test_users_come_and_go_without_a_restart(doors: Doors, alertmanager):
         assert [await status("ada:a"), await status("bob:b")] == [401, 200]
 
 
+@LISTENERS
+async def test_what_was_asked_for_is_asked_for_until_a_restart(name: str, doors: Doors, alertmanager):
+    """Whoever writes a file anew empties it first."""
+    users = {"ada": hashed("a")}
+    flags = {SETTING[name]: doors.says(basic_auth_users=users)}
+    async with build(settings(alertmanager.url, **flags)) as running:
+        for text in ("", "{}", "basic_auth_users: {}"):
+            doors.file.write_text(text)
+            assert status_of(await said(port(running, name), ASK[name] + b"\r\n", None)) == 401
+            assert status_of(await said(port(running, name), ASK[name] + basic("ada:a") + b"\r\n", None)) == 200
+            sample = f'aiproxy_web_config_last_reload_successful{{listener="{name}"}} '
+            assert await metric(running, sample, header=basic("ada:a")) == 0
+
+
+@LISTENERS
+@pytest.mark.parametrize("left", ["basic_auth_users", "client_auth_type", None])
+def test_of_two_things_that_were_asked_for_both_are_until_a_restart(name: str, left: str | None, doors: Doors):
+    users = {"basic_auth_users": {"ada": hashed("a")}}
+    asked = doors.tls | {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+    flags = {SETTING[name]: doors.says(tls_server_config=asked, **users)}
+    door = chosen_doors(settings("http://127.0.0.1:1", **flags))[name]
+    both = door.state.config.asks_for
+    assert both == {"basic_auth_users", "client_auth_type"}
+    less = {"tls_server_config": asked if left == "client_auth_type" else doors.tls}
+    doors.says(**less, **(users if left == "basic_auth_users" else {}))
+    with capture_logs() as logs:
+        assert door.state.config.asks_for == both
+    gone = " and ".join(sorted(both - {left}))
+    assert f"{gone} can be taken back with a restart alone" in logs[0]["error"]
+
+
 CREDENTIALS = {"alertmanager__basic_auth__username": "ada", "alertmanager__basic_auth__password_file": os.devnull}
 
 
@@ -181,7 +213,7 @@ def test_our_credentials_are_for_those_whom_we_know(config: dict[str, Any], take
     flags = CREDENTIALS | {"alertmanager__basic_auth__password_file": str(tmp_path / "password")}
     given = settings("http://127.0.0.1:1", web__config__file=doors.says(**config), **flags, web__listen_address=":0")
     if taken:
-        assert chosen_doors(given)["data"].state.config.authenticates
+        assert chosen_doors(given)["data"].state.config.asks_for
     else:
         with pytest.raises(ConfigError, match="could use the proxy's credentials for Alertmanager"):
             chosen_doors(given)
@@ -189,7 +221,7 @@ def test_our_credentials_are_for_those_whom_we_know(config: dict[str, Any], take
         "http://127.0.0.1:1", web__config__file=doors.says(**config), **flags, web__listen_address=":0",
         web__allow_anonymous="true",
     )  # fmt: skip
-    assert chosen_doors(allowed)["data"].state.config.authenticates is taken
+    assert bool(chosen_doors(allowed)["data"].state.config.asks_for) is taken
 
 
 async def test_a_changed_file_does_not_open_the_door_to_our_credentials(doors: Doors, alertmanager, tmp_path: Path):
