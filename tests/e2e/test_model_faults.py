@@ -40,8 +40,8 @@ from proxy.classification.worker.configuration import WorkerState
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-BUDGET = 6.0
-TIMEOUT = 10.0
+BUDGET = 8.0
+TIMEOUT = 12.0
 """Of a call. Seconds, both of them."""
 A_LITTLE = 3.0
 """Seconds for all that is not waiting: LiteLLM in another process, twenty answers, and this machine's other work."""

@@ -11,7 +11,7 @@ import unavoidable
 import unharmed
 import with_prometheus
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]  # they wait for their turn
 
 
 def table(scenarios):
