@@ -42,7 +42,7 @@ class Metrics:
         self.credentials_read.set(1)
         self.web_configs_read = Gauge(
             "aiproxy_web_config_last_reload_successful",
-            "1 when the file of a listener's door, and those that it names, could be used when they were read last.",
+            "1 when a listener's web config file, and those that it names, could be used when they were read last.",
             ["listener"],
             registry=registry,
         )
@@ -359,7 +359,7 @@ class Metrics:
         self.connections_cut.labels(listener, reason).inc()
 
     def web_config_read(self, listener: str, worked: bool) -> None:
-        """A file of a listener's door was read."""
+        """A listener's web config file was read."""
         self.web_configs_read.labels(listener).set(worked)
 
     def posted(self, code: int) -> None:

@@ -23,6 +23,10 @@ ESTIMATE = PROMPT // 3 + MAX_TOKENS
 PRICE = Price.per_million(0.15, 0.60)
 IN_USD = PRICE.of(PROMPT // 3, MAX_TOKENS)
 """The same in nano-dollars."""
+CAP = 1_000_000
+CHUNK = CAP // 500
+CAPS = Amounts(tokens=CAP)
+NOON = MIDNIGHT + DAY / 2
 
 
 class Clock:
@@ -67,6 +71,37 @@ def a_budget(
 
 
 Takes = Callable[[random.Random], Usage | None]
+
+
+def held(budget: Budget) -> int:
+    return budget.spent().tokens
+
+
+async def spend(budget: Budget, tokens: int) -> None:
+    (await budget.reserve(0, PROMPT)).settle(Usage(1, tokens - 1, 1), "ok")
+
+
+async def refused(budget: Budget, model: int = 0) -> bool:
+    try:
+        (await budget.reserve(model, PROMPT)).release()
+    except ClassifierOverBudget:
+        return True
+    return False
+
+
+async def tidied(budget: Budget) -> None:
+    """Return once the store was told what it is told when a call has ended."""
+    while budget._tidying is not None:
+        await asyncio.sleep(0)
+
+
+async def exhaust(budget: Budget) -> int:
+    """Make calls as estimated until one is refused; return how many that were."""
+    calls = 0
+    while not await refused(budget):
+        await spend(budget, ESTIMATE)
+        calls += 1
+    return calls
 
 
 def as_estimated(_: random.Random) -> Usage:

@@ -1,4 +1,4 @@
-"""Second tiers of the class cache, and a provider that models are asked through."""
+"""Second tiers of the class cache, a provider that models are asked through, and the clock of budgets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from fake_provider import FakeProvider
+from spending import Clock
 from verdicts import InRedis, InSqlite
 
 from proxy.classification.stores.redis import RedisVerdicts
@@ -18,6 +19,12 @@ from proxy.storage.topology import topology
 
 SLOW = 5.0
 """Seconds that a store gets where it is not the time that is tested."""
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Of a day's budget."""
+    return Clock()
 
 
 @pytest.fixture
