@@ -41,6 +41,7 @@ class Watched(Generic[T]):
         if (stamps := self._stamps()) != self._seen:
             names = ", ".join(map(str, self._files()))
             try:
+                self._refuse_pipes()
                 self._made = self._make()
             except (OSError, ValueError) as exc:
                 # What is wrong is in the files, and the trace of no use.
@@ -51,6 +52,12 @@ class Watched(Generic[T]):
                 self._on_read(True)
             self._seen = self._since(stamps)
         return self._made
+
+    def _refuse_pipes(self) -> None:
+        """Raise ValueError for a file that is a pipe now: reading it would wait for a writer, and alerts with it."""
+        for file in self._files():
+            if file.is_fifo():
+                raise ValueError(f"{file} is a pipe, and can be read at the start only")
 
     def _since(self, before: dict[Path, _Stamp]) -> dict[Path, _Stamp]:
         """Return the stamps of what was made: those from before it, and now's of files that it has only just named."""

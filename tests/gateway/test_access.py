@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -279,3 +280,16 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path):
 
     watched = Watched(lambda: [file], read)
     assert [watched.current for _ in range(3)] == ["two", "three, and more", "three, and more"]
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    watched = Watched(lambda: [file], file.read_text)
+    file.unlink()
+    os.mkfifo(file)
+    assert watched.current == "first"
+    file.unlink()
+    file.write_text("second")
+    assert watched.current == "second"
