@@ -28,7 +28,7 @@ class Why(StrEnum):
     REFUSED = "what RFC 9112 forbids is refused"
     STRICTER = "what is unusual is refused"
     CLOSING = "the connection stays open behind an error"
-    ENDING = "the connection is closed behind a chunked request"
+    ENDING = "the connection is closed behind a chunked request, and behind one that asks for another protocol"
     CONTINUED = "100 comes although nobody reads on"
 
 
@@ -244,6 +244,8 @@ def framed() -> Iterator[Case]:
     expect = "Expect: 100-continue"
     for path in (SILENCES, "/api/v2/alerts"):
         yield Case(f"expecting 100 {path}", request("POST", path, JSON, expect, body=b"[]"), sent=_why(Why.EXPECT))
+        more = request("POST", path, JSON, "Expect: x,100-Continue", body=b"[]")
+        yield Case(f"expecting 100 and more {path}", more, sent=_why(Why.EXPECT))
     yield Case(
         "expecting 100, chunked",
         request("POST", SILENCES, JSON, "expect: 100-Continue", CHUNKED, body=TWO),
@@ -267,7 +269,9 @@ def framed() -> Iterator[Case]:
 
 def between_connections() -> Iterator[Case]:
     for lines in HOP_BY_HOP:
-        yield Case(f"one connection's {lines[:70]!r}", request("GET", "/-/ready", lines), sent=_why(Why.HOP))
+        ends = _if("Upgrade: " in lines, Why.ENDING)
+        asked = request("GET", "/-/ready", lines)
+        yield Case(f"one connection's {lines[:70]!r}", asked, sent=_why(Why.HOP), answered=ends)
     yield Case(
         "a length that is named in Connection",
         request("POST", SILENCES, JSON, "Connection: Content-Length, Transfer-Encoding", body=b"{}"),

@@ -47,7 +47,7 @@ def found_in_request(raw: bytes, got: Message, host: bytes) -> set[Why | str]:
         if any(n.lower() == b"transfer-encoding" and v != b"chunked" for n, v in expected):
             found.add(Why.CODING)
         expected = plain
-    if any(name.lower() == b"expect" and value.lower() == b"100-continue" for name, value in expected):
+    if any(name.lower() == b"expect" and b"100-continue" in value.lower().split(b",") for name, value in expected):
         found.add(Why.EXPECT)
         expected = [(n, v) for n, v in expected if n.lower() != b"expect"]
     if not any(name.lower() == b"host" for name, _ in expected):
@@ -103,8 +103,9 @@ def found_in_answer(case: Case, direct: Exchange | None, proxied: Exchange) -> s
     if (not direct.goes_on and proxied.goes_on) or theirs.framed == "close" != ours.framed:
         found.add(Why.CLOSING)
     elif direct.goes_on != proxied.goes_on:
-        chunked = b"chunked" in case.raw.lower() and ours.headers[-1] == (b"Connection", b"close")
-        found.add(Why.ENDING if chunked else "the connection is closed")
+        ends = any(word in case.raw.lower() for word in (b"chunked", b"\r\nupgrade: "))
+        said = ours.headers[-1] == (b"Connection", b"close")
+        found.add(Why.ENDING if ends and said else "the connection is closed")
     # HTTP/1.0 knows no chunks: both sides end what has no length with the connection.
     if theirs.framed != ours.framed and not (theirs.framed == "close" and ours.framed == "chunked"):
         found.add(f"framed: {theirs.framed} {ours.framed}")

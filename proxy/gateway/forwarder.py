@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -251,14 +251,19 @@ def to_send(request: web.BaseRequest, *, chunked: bool = False) -> CIMultiDict[s
     `Expect: 100-continue` is not among them: it was answered by us.
     """
     headers = end_to_end(request.raw_headers, chunked=chunked)
-    if headers.get("Expect", "").lower() == "100-continue":
+    if _names_continue(headers):
         headers.popall("Expect")
     return headers
 
 
 def expects_continue(request: web.BaseRequest) -> bool:
     """Return whether the sender may wait for a 100 before it sends its body."""
-    return request.version == aiohttp.HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+    return request.version == aiohttp.HttpVersion11 and _names_continue(request.headers)
+
+
+def _names_continue(headers: Mapping[str, str]) -> bool:
+    """Return whether 100-continue is among what is expected, as Go's server reads it."""
+    return "100-continue" in headers.get("Expect", "").lower().replace(",", " ").split()
 
 
 class _Body:

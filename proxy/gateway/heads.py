@@ -80,8 +80,9 @@ class Relayed(web.StreamResponse):
     async def _prepare_headers(self) -> None:  # no public hook outlives web.Application, and a router rewrites paths
         given = {name.lower() for name in self.headers}
         request = self._req
-        if request is not None and "Transfer-Encoding" in request.headers:
-            # aiohttp 3.14 takes a trailer of this request for a header of the next one.
+        if request is not None and ("Transfer-Encoding" in request.headers or "Upgrade" in request.headers):
+            # aiohttp 3.14 takes a trailer of this request for a header of the next one, and loses what comes in one
+            # piece with a request that asks for another protocol: the end of the next one would look like its begin.
             self.force_close()
         for name, value in request.get(ADDED, {}).items() if request is not None else ():
             self.headers.setdefault(name, value)

@@ -58,6 +58,23 @@ async def test_a_trailer_is_no_header_of_the_next_request(recording, path):
     assert server.received[0].first("Authorization") is None
 
 
+@pytest.mark.parametrize("path", ["/x", "/api/v2/alerts"])
+@pytest.mark.parametrize("asked", ["h2c", "websocket", "x"])
+async def test_the_end_of_a_request_is_not_taken_for_another_one(recording, path, asked):
+    """Of one that comes half in one piece with an upgrade."""
+    server, port = recording
+    upgrade = request("POST", path, JSON, "Connection: Upgrade", f"Upgrade: {asked}", body=b"[]")
+    inner = request("DELETE", "/api/v2/silence/1")
+    head, _, _ = request("POST", path, JSON, body=inner).partition(b"\r\n\r\n")
+    async with asyncio.timeout(20), connection(port) as (reader, writer):
+        writer.write(upgrade + head + b"\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.write(inner)
+        raw = await reader.read()
+    assert (len(server.received), raw.count(b"HTTP/1.1 200 OK")) == (1, 1), "what came behind it was not believed"
+    assert b"\r\nConnection: close\r\n" in raw
+
+
 @pytest.mark.parametrize(
     ("row", "answers"),
     [
@@ -254,10 +271,10 @@ async def test_an_upgrade_is_no_tunnel(recording):
     server, port = recording
     upgrade = request("GET", "/ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: eA==")
     async with asyncio.timeout(20), connection(port) as (reader, writer):
-        writer.write(upgrade)
-        assert (await answer_from(reader, b"GET")).status == 200
-        writer.write(b"\x81\x05hello\r\n\r\n")
-        assert (await answer_from(reader, b"GET")).status == 400
+        writer.write(upgrade + b"\x81\x05hello\r\n\r\n")
+        answer = await answer_from(reader, b"GET")
+        assert (answer.status, answer.first("Connection")) == (200, b"close")
+        assert await reader.read() == b""
     assert lines_of(server) == [b"GET /ws HTTP/1.1"]
     assert server.received[0].first("Upgrade") is None
 
