@@ -162,15 +162,20 @@ def encode(batch: Batch, insertions: Iterable[Insertion]) -> bytes:
     return "".join(parts).encode(errors="surrogateescape")
 
 
+ENDED_AGO: Final = timedelta(seconds=5)
+"""How long ago what is handed over has ended. An end that lies ahead of Alertmanager's clock, be it by a millisecond,
+does not count against the later one that it knows: the alert would go on firing until then, under both identities."""
+
+
 def ended(batch: Batch, item: Item, alert: Alert, labels: LabelSet, now: datetime) -> Insertion:
     """Return what puts the end of `alert`, as it was known with `labels` added, behind it.
 
     Its own members stay as they are written, but for those that are ours to say, in any spelling: the last one counts
-    with Alertmanager. It refuses an end before the beginning; an alert without a beginning begins when it ends, and is
-    merged with the one that it holds. Sent twice, it ends what has ended.
+    with Alertmanager. It refuses an end before the beginning; an alert without a beginning begins when it ends. Sent
+    twice, it ends what has ended.
     """
     known = {"labels": json.dumps({**alert.labels, **labels}, separators=(",", ":"))}
-    end = now + timedelta(microseconds=-now.microsecond % 1000)  # to milliseconds, and never to before the beginning
+    end = now - ENDED_AGO
     known["endsAt"] = f'"{end.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}"'
     begins = _as_written(batch, item, "startsAt") if item.usual else None
     if begins is not None:

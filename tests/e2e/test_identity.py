@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import signal
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 from fake_provider import FakeProvider, Hang, Reset, verdict
 from fakes import posted
 from real import Proxy, alertmanager, get, metric, model_ready, prometheus, proxy, send, webhook
+
+from proxy.gateway import alerts
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -208,3 +213,21 @@ async def hanging_and_twenty_posts_of_new_alerts_in_a_row(am_binary: str, tmp_pa
 )
 async def test_whatever_the_model_does(am_binary, scenario, side_by_side, request):
     await side_by_side[request.node.nodeid]
+
+
+async def test_what_is_handed_over_is_over_at_once(am_binary, tmp_path):
+    """At whatever moment it is."""
+    former, url = {"ai_severity": "info"}, "/api/v2/alerts"
+    async with alertmanager(am_binary, routing("http://127.0.0.1:1/"), tmp_path) as am, ClientSession(am.url) as client:
+        for n in range(100):
+            alert = posted(f"A{n}", begun=-30)
+            async with client.post(url, json=[alert | {"labels": alert["labels"] | former}]) as answered:
+                assert answered.status == 200
+            batch = alerts.decode(json.dumps([alert]).encode())
+            item = batch.items[0]
+            both = alerts.encode(batch, [alerts.ended(batch, item, item.read(), former, datetime.now(UTC))])
+            async with client.post(url, data=both, headers={"Content-Type": "application/json"}) as answered:
+                assert answered.status == 200
+        held = await get(f"{am.url}{url}")
+    assert len(held) == 100
+    assert [each for each in held if former.items() <= each["labels"].items()] == []

@@ -143,7 +143,7 @@ async def one_joins(run: Lab) -> None:
 
 
 async def one_restarts_without_redis(binary: str, directory: Path) -> None:
-    """Its Alertmanager hears of the alert bare until Redis is back, and tells so; then the first one's labels hold."""
+    """Its Alertmanager hears of the alert by the rules until Redis is back; then the first one's labels hold."""
     async with (
         redis_server(directory, free_port()) as redis,
         lab(binary, directory, f"--store.url={redis.url}", replicas=2) as run,

@@ -202,8 +202,8 @@ def test_gos_zero_time_means_none(year):
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 632_100, tzinfo=UTC)
 FORMER = {"ai_severity": "info", "ai_category": "other"}
-SOON = "2026-11-22T12:00:00.633Z"
-"""The next millisecond."""
+OVER = "2026-11-22T11:59:55.632Z"
+"""By any clock."""
 
 
 def ended(content, labels=FORMER):
@@ -217,20 +217,21 @@ def ended(content, labels=FORMER):
 def test_the_end_stands_right_behind_the_alert_and_says_all_that_it_said(items, indent, ascii_only):
     first, gone, *others = ended(written(items, indent, ascii_only))
     assert [first, *others] == items
-    assert gone == {**first, "labels": {**first["labels"], **FORMER}, "endsAt": "2026-11-22T12:00:00.633Z"}
+    assert gone == {**first, "labels": {**first["labels"], **FORMER}, "endsAt": OVER}
 
 
 @pytest.mark.parametrize(
     ("begun", "end"),
     [
-        pytest.param("2026-11-22T11:00:00Z", "2026-11-22T12:00:00.633Z", id="now"),
+        pytest.param("2026-11-22T11:00:00Z", OVER, id="a moment ago"),
+        pytest.param("2026-11-22T11:59:58Z", "2026-11-22T11:59:58Z", id="when it began"),
         pytest.param("2026-11-22T12:00:05.632Z", "2026-11-22T12:00:05.632Z", id="not before it begins"),
         pytest.param("2026-11-22T13:00:05.632+01:00", "2026-11-22T13:00:05.632+01:00", id="by any clock"),
         pytest.param("2026-11-22T12:00:05.6329Z", "2026-11-22T12:00:05.6329Z", id="nor by part of a millisecond"),
-        pytest.param("0001-01-01T00:00:00Z", "2026-11-22T12:00:00.633Z", id="Go's zero time is no beginning"),
+        pytest.param("0001-01-01T00:00:00Z", OVER, id="Go's zero time is no beginning"),
     ],
 )
-def test_an_alert_ends_now_and_never_before_it_began(begun, end):
+def test_an_alert_has_ended_and_never_before_it_began(begun, end):
     [_, gone] = ended(body({"labels": {"a": "b"}, "startsAt": begun, "endsAt": "2026-11-22T12:04:00Z"}))
     assert gone["endsAt"] == end
     assert datetime.fromisoformat(end) - NOW < timedelta(minutes=1)
@@ -256,16 +257,16 @@ def test_numbers_stay_as_they_are_written(number):
 @pytest.mark.parametrize(
     ("rest", "wanted"),
     [
-        pytest.param('"endsAt":"2026-11-22T13:00:00Z","ENDSAT":"2026-11-22T14:00:00Z"', {"endsAt": SOON}, id="end"),
-        pytest.param('"end\u017fAt":"2026-11-22T14:00:00Z"', {"endsAt": SOON}, id="the end, with a long s"),
-        pytest.param('"startsAt":"2026-11-22T11:00:00Z","STARTSAT":"2026-11-22T14:00Z"', {"endsAt": SOON}, id="start"),
-        pytest.param('"startsAt":7,"annotations":null,"y":1', {"annotations": None, "y": 1, "endsAt": SOON}, id="odd"),
+        pytest.param('"endsAt":"2026-11-22T13:00:00Z","ENDSAT":"2026-11-22T14:00:00Z"', {"endsAt": OVER}, id="end"),
+        pytest.param('"end\u017fAt":"2026-11-22T14:00:00Z"', {"endsAt": OVER}, id="the end, with a long s"),
+        pytest.param('"startsAt":"2026-11-22T11:00:00Z","STARTSAT":"2026-11-22T14:00Z"', {"endsAt": OVER}, id="start"),
+        pytest.param('"startsAt":7,"annotations":null,"y":1', {"annotations": None, "y": 1, "endsAt": OVER}, id="odd"),
         pytest.param(
-            '"startsAt":"2026-11-22T11:00:00Z","startsAt":"2026-11-22T14:00:00Z"', {"endsAt": SOON}, id="two beginnings"
+            '"startsAt":"2026-11-22T11:00:00Z","startsAt":"2026-11-22T14:00:00Z"', {"endsAt": OVER}, id="two beginnings"
         ),
         pytest.param(
             '"annotations":null,"startsAt":"2026-11-22T14:00:00Z"',
-            {"annotations": None, "endsAt": SOON},
+            {"annotations": None, "endsAt": OVER},
             id="a beginning that is not looked at, as something else is odd",
         ),
         *(
